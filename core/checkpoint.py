@@ -1,0 +1,265 @@
+"""Checkpoints: a folder a step, tensors as safetensors, the rest as JSON, and a manifest with sizes and SHA-256.
+
+    checkpoints/step-00001200/{model.safetensors, optimizer.safetensors, ..., state.json, MANIFEST.json}
+
+There is no pickle, so a file cannot run code. A folder is written under a temporary name, synced, read back,
+renamed, and its parent synced: at any instant the newest complete one is either the old or the new one, and a
+flipped bit anywhere in it is found before a number of it is used.
+
+`python -m core.checkpoint verify RUN_DIR` prints a line for every checkpoint.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from core.errors import RunError, UserError, describe, run_command
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+TEMPORARY = ".tmp-"
+
+
+class Broken(Exception):
+    """A checkpoint is not what was written; the text says what is wrong."""
+
+
+def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) -> Path:
+    """Writes the state of a step and returns its folder.
+
+    state: names with trees of dicts, lists, tuples, tensors, numbers, strings and None, as state_dict() gives them.
+    Raises RunError, with the older checkpoints as they were, for a full disk, a read-only folder, or a value that
+    is not finite.
+    """
+    parent = run_dir / "checkpoints"
+    final, temporary = parent / f"step-{step:08d}", parent / f"{TEMPORARY}{step:08d}-{os.getpid()}"
+    files = encode_files(state, step)
+    try:
+        temporary.mkdir(parents=True)
+        listing = {name: write(temporary / name, data) for name, data in files.items()}
+        body = {"format": FORMAT, "project": project, "step": step, "files": listing}
+        write(temporary / MANIFEST, sealed(body))
+        sync_folder(temporary)
+        verify(temporary, step=step)  # what the disk holds, before an older checkpoint may go
+        if final.exists():  # a broken one that a resumed run has passed again, or the same step saved twice
+            shutil.rmtree(final)
+        temporary.rename(final)
+        sync_folder(parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _, line = describe(error)
+        what, _, rest = line.removeprefix("error: ").partition(": ")
+        _, _, todo = rest.rpartition("; ")
+        raise RunError(f"checkpoint of step {step} not written, {what}", error.filename or parent, todo) from error
+    except Broken as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError("checkpoint not written as it should be", error, "look at the disk") from error
+    return final
+
+
+def load(folder: Path, *, project: str | None = None) -> dict[str, Any]:
+    """The state that save was given; tensors on the CPU. Raises Broken, or UserError for another project's."""
+    manifest = verify(folder)
+    if project is not None and manifest["project"] != project:
+        raise UserError("a checkpoint of another project", folder, f"it was made by {manifest['project']}")
+    tensors: dict[str, Tensor] = {}
+    try:
+        for name in manifest["files"]:
+            if name.endswith(".safetensors"):
+                part = safetensors.torch.load((folder / name).read_bytes())
+                tensors.update({f"{name.removesuffix('.safetensors')}/{key}": value for key, value in part.items()})
+        tree = json.loads((folder / "state.json").read_bytes())
+        return {name: decode(value, tensors) for name, value in tree.items()}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Broken(f"{type(error).__name__}: {error}") from error
+
+
+def verify(folder: Path, step: int | None = None) -> dict[str, Any]:
+    """The manifest of a checkpoint that is just as it was written; raises Broken with the reason otherwise."""
+    try:
+        data = (folder / MANIFEST).read_bytes()
+        body = json.loads(data)
+        if not isinstance(body, dict) or sealed({k: v for k, v in body.items() if k != "sha256"}) != data:
+            raise Broken(f"{MANIFEST} was changed")
+        if body["format"] != FORMAT:
+            raise Broken(f"format {body['format']}; this version reads format {FORMAT}")
+        if f"step-{body['step']:08d}" != folder.name and body["step"] != step:
+            raise Broken(f"it is step {body['step']}, not {folder.name}")
+        present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+        for name in sorted(present ^ set(body["files"])):
+            raise Broken(f"{name} is {'missing' if name in body['files'] else 'not listed'}")
+        for name, expected in body["files"].items():
+            content = (folder / name).read_bytes()
+            if len(content) != expected["size"]:
+                raise Broken(f"{name} has {len(content)} bytes of {expected['size']}")
+            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+                raise Broken(f"{name}: digest mismatch")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise Broken(f"{MANIFEST} or a listed file is unreadable: {reason}") from error
+    return body
+
+
+def folders(run_dir: Path) -> list[Path]:
+    """The run's checkpoints, the oldest step first, whatever their state."""
+    return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if p.is_dir())
+
+
+def newest_good(run_dir: Path) -> Path:
+    """The newest checkpoint that verifies; a line on stderr for each broken one passed over. UserError for none."""
+    broken = []
+    for folder in reversed(folders(run_dir)):
+        try:
+            verify(folder)
+            return folder
+        except Broken as error:
+            broken.append(f"{folder.name}: {error}")
+            print(f"checkpoint {folder} is broken ({error}); trying the one before it", file=sys.stderr)
+    reason = "; ".join(broken) or "it has none"
+    raise UserError("no good checkpoint", f"{run_dir} ({reason})", "start a new run")
+
+
+def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
+    """Deletes all but the newest `keep` checkpoints and the protected steps'."""
+    names = {f"step-{step:08d}" for step in protected}
+    for folder in folders(run_dir)[:-keep]:
+        if folder.name not in names:
+            doomed = folder.with_name(f"{TEMPORARY}{folder.name}")  # half a deletion must not look like a checkpoint
+            folder.rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def sweep(run_dir: Path) -> None:
+    """Deletes what a killed save or deletion left behind. Only the holder of the run's lock may."""
+    for folder in (run_dir / "checkpoints").glob(f"{TEMPORARY}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def encode_files(state: Mapping[str, Any], step: int) -> dict[str, bytes]:
+    """File names with contents; raises RunError for a tensor that is not finite."""
+    files, tree = {}, {}
+    for name, value in state.items():
+        tensors: dict[str, Tensor] = {}
+        tree[name] = encode(value, name, "", tensors, {})
+        for key, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise RunError("a value is not finite", f"{name}/{key} at step {step}", "try a lower --lr")
+        if tensors:
+            files[f"{name}.safetensors"] = safetensors.torch.save(tensors)
+    files["state.json"] = json.dumps(tree, allow_nan=False).encode()
+    return files
+
+
+def encode(value: Any, name: str, path: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
+    """A tree as JSON, its tensors put aside under their paths; a tensor that stands twice is stored once."""
+    if isinstance(value, Tensor):
+        identity = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else path
+        if identity not in seen:
+            seen[identity] = path
+            tensors[path] = value.detach().to("cpu", copy=False).contiguous()
+        # Optimizers walk weights and moments side by side in memory, so the layout has to come back as well.
+        channels_last = value.ndim == 4 and not value.is_contiguous()
+        return {"tensor": f"{name}/{seen[identity]}", "channels_last": channels_last}
+    if isinstance(value, Mapping):
+        pairs = [[key, encode(item, name, f"{path}.{key}".lstrip("."), tensors, seen)] for key, item in value.items()]
+        if not all(isinstance(key, str | int) and not isinstance(key, bool) for key, _ in pairs):
+            raise TypeError(f"{name}/{path}: a checkpoint's keys are strings and whole numbers")
+        return {"items": pairs}
+    if isinstance(value, list | tuple):
+        items = [encode(item, name, f"{path}.{i}".lstrip("."), tensors, seen) for i, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}/{path}: {type(value).__name__} has no place in a checkpoint")
+
+
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The tree that encode was given."""
+    if isinstance(value, list):
+        return [decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        tensor = tensors[value["tensor"]]
+        return tensor.contiguous(memory_format=torch.channels_last) if value["channels_last"] else tensor
+    if "tuple" in value:
+        return tuple(decode(item, tensors) for item in value["tuple"])
+    return {key: decode(item, tensors) for key, item in value["items"]}
+
+
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """The manifest's bytes, in one fixed form, with the digest of its own content."""
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
+
+
+def write(path: Path, data: bytes) -> dict[str, Any]:
+    """Writes and syncs a new file; returns its size and SHA-256. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]  # one call may write less than it was given
+        os.fsync(descriptor)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the folder's entries durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Puts a file in place as a whole: at any instant the path holds the old or the new content."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    try:
+        write(temporary, data)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """The command line: verify RUN_DIR."""
+    parser = argparse.ArgumentParser(prog="python -m core.checkpoint", description="Check a run's checkpoints.")
+    parser.add_argument("command", choices=["verify"])
+    parser.add_argument("run_dir", type=Path)
+    arguments = parser.parse_args()
+    found = folders(arguments.run_dir)
+    if not found:
+        raise UserError("no checkpoints", arguments.run_dir, "give a run folder")
+    num_broken = 0
+    for folder in found:
+        try:
+            size = sum(entry["size"] for entry in verify(folder)["files"].values())
+            print(f"{folder.name}  good  {size / 1e6:.1f} MB")
+        except Broken as error:
+            num_broken += 1
+            print(f"{folder.name}  BROKEN  {error}")
+    if num_broken:
+        raise RunError(f"{num_broken} of {len(found)} checkpoints are broken", arguments.run_dir, "resume passes them over")
+
+
+if __name__ == "__main__":
+    run_command(main)

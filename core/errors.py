@@ -1,0 +1,97 @@
+"""What can go wrong, and the one place that turns it into a line of text and an exit code.
+
+0 done; 1 failed while running; 2 the user's input is wrong; 130 and 143 stopped by SIGINT and SIGTERM after
+saving. Standard error ends with one line `error: what: where; what to do`. `--debug` shows the traceback too.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+MAX_LINE_CHARACTERS = 600
+
+
+class UserError(Exception):
+    """Something that the user gave is wrong (exit code 2); nothing has been created or changed."""
+
+    def __init__(self, what: str, where: object, todo: str) -> None:
+        super().__init__(f"{what}: {where}; {todo}")
+
+
+class RunError(Exception):
+    """A run failed while it was running (exit code 1); its newest checkpoint is intact."""
+
+    def __init__(self, what: str, where: object, todo: str) -> None:
+        super().__init__(f"{what}: {where}; {todo}")
+
+
+class Stopped(Exception):
+    """A signal asked for the end, and the run has been saved (exit code 128 + signal number)."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Runs a program's main function and leaves with the exit code of the contract above."""
+    try:
+        main()
+        sys.stdout.flush()
+        code = 0
+    except BrokenPipeError:  # the reader of our output has left, as in `infer ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            import traceback
+
+            traceback.print_exc()
+        code, line = describe(error)
+        if not (code == 2 and os.environ.get("RANK", "0") != "0"):  # every rank finds the same wrong input
+            print(printable(line), file=sys.stderr, flush=True)
+    if code and os.environ.get("WORLD_SIZE", "1") != "1":
+        os._exit(code)  # no destructor may wait for ranks that have left
+    sys.exit(code)
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and closing line for an exception."""
+    rank = os.environ.get("RANK")
+    prefix = "error: " if rank in (None, "0") else f"error: [rank {rank}] "
+    text = str(error)
+    if isinstance(error, Stopped):
+        return 128 + error.signal_number, text
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped before training began; nothing was saved"
+    if isinstance(error, UserError):
+        return 2, prefix + text
+    if isinstance(error, RunError):
+        return 1, prefix + text
+    if isinstance(error, OSError) and error.errno is not None:
+        return 1, f"{prefix}{os.strerror(error.errno).lower()}: {error.filename or text}; {advice(error)}"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        first_line = text.splitlines()[0] if text else "MemoryError"
+        return 1, f"{prefix}out of memory: {first_line}; try a smaller --batch-size"
+    if any(word in text for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")):
+        return 1, f"{prefix}contact with another rank was lost: {text.splitlines()[0]}; see that rank's own line"
+    return 1, f"{prefix}{type(error).__name__}: {text or 'no message'}; run again with --debug for the traceback"
+
+
+def advice(error: OSError) -> str:
+    """What the user can do about an error of the operating system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space, then continue with --resume"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make it writable, or give another folder with --run-dir"
+    return "see the system's message"
+
+
+def printable(line: str) -> str:
+    """The text as one line without control characters, at most MAX_LINE_CHARACTERS long."""
+    line = " ".join(line.split())
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    line = line.encode("utf-8", "backslashreplace").decode("utf-8")
+    return line if len(line) <= MAX_LINE_CHARACTERS else line[: MAX_LINE_CHARACTERS - 1] + "…"

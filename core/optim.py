@@ -1,0 +1,96 @@
+"""Parts of the optimizer that several projects share: parameter groups, learning-rate shapes, averaged weights.
+
+The shapes are closed forms of the step number, so a resumed schedule cannot drift. Warm-up and cosine follow
+Loshchilov and Hutter 2017 (arXiv 1608.03983), one-cycle follows Smith 2018 (arXiv 1803.09820).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: matrices and filters with weight decay, biases and norm scales without."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def warmup_cosine(total_steps: int, warmup_steps: int, final: float = 0.0) -> Callable[[int], float]:
+    """Factor of the peak rate at a step: linear from 0 up to 1, then half a cosine down to `final`."""
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return factor
+
+
+def one_cycle(total_steps: int, rise: float = 0.2, start: float = 0.1, final: float = 0.0) -> Callable[[int], float]:
+    """Factor of the peak rate at a step: straight from `start` up to 1 over the share `rise`, straight to `final`."""
+    peak = max(1.0, rise * total_steps)
+
+    def factor(step: int) -> float:
+        if step < peak:
+            return start + (1 - start) * step / peak
+        return max(final, 1 + (final - 1) * (step - peak) / max(1.0, total_steps - peak))
+
+    return factor
+
+
+class Ema:
+    """Exponential moving average of a module's parameters and floating-point buffers, kept in a copy of it.
+
+    decay: share of the old average that one step keeps, in [0, 1). It starts lower, min(decay, (1+n)/(10+n)) at
+    update n, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; give a number of at least 0 and below 1")
+        self.decay, self.num_updates = decay, 0
+        self.module = copy.deepcopy(module).requires_grad_(False).eval()
+        self._average, self._live = floats(self.module), floats(module)
+        self._other = list(zip(integers(self.module), integers(module), strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the module's weights of now."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(self._average, self._live, 1 - decay)
+        for average, live in self._other:
+            average.copy_(live)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged module's state and the number of updates."""
+        return {"num_updates": self.num_updates, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what state_dict gave."""
+        self.num_updates = int(state["num_updates"])
+        self.module.load_state_dict(state["module"])
+
+
+def floats(module: nn.Module) -> list[Tensor]:
+    """The module's floating-point parameters and buffers."""
+    return [t.detach() for t in everything(module) if t.is_floating_point()]
+
+
+def integers(module: nn.Module) -> list[Tensor]:
+    """The module's other buffers, such as counts of batches."""
+    return [t.detach() for t in everything(module) if not t.is_floating_point()]
+
+
+def everything(module: nn.Module) -> Iterable[Tensor]:
+    """The module's parameters, then its buffers."""
+    yield from module.parameters()
+    yield from module.buffers()

@@ -1,0 +1,62 @@
+"""What a person sees while a training runs: a live bar on a terminal, a line an epoch elsewhere; all on stderr."""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class ProgressBar:
+    """Steps done of `total`, loss, samples a second and time left. Silent on all ranks but the first."""
+
+    def __init__(self, total_steps: int, first_step: int, samples_per_step: int, *, silent: bool) -> None:
+        self.total_steps, self.samples_per_step = total_steps, samples_per_step
+        self._console = Console(stderr=True, quiet=silent, highlight=False)
+        self._bar: Progress | None = None
+        if self._console.is_terminal and not silent:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
+            self._task = self._bar.add_task("training", total=total_steps, completed=first_step, text="")
+        self._began, self._first_step = time.perf_counter(), first_step
+        self._next_look = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def is_due(self) -> bool:
+        """Whether it is time to look at numbers again; asking costs well under a microsecond."""
+        return self._bar is not None and time.perf_counter() >= self._next_look
+
+    def show(self, epoch: int, step: int, loss: float) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            text = f"step {step}/{self.total_steps}  loss {loss:.4f}  {self.rate(step):,.0f}/s  {self.left(step)} left"
+            self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}", text=text, refresh=True)
+            self._next_look = time.perf_counter() + SECONDS_BETWEEN_LOOKS
+
+    def print(self, text: str) -> None:
+        """Writes a line above the bar."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def rate(self, step: int) -> float:
+        """Samples a second since this process began, evaluations included."""
+        return (step - self._first_step) * self.samples_per_step / max(self.seconds(), 1e-9)
+
+    def seconds(self) -> float:
+        """Time since the loop of this process began."""
+        return time.perf_counter() - self._began
+
+    def left(self, step: int) -> str:
+        """Time to the last step at the rate so far, as h:mm:ss."""
+        done = step - self._first_step
+        seconds = int(self.seconds() / max(done, 1) * (self.total_steps - step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,1 @@
+"""An image classifier from scratch: small pictures in, class probabilities out."""
