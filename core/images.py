@@ -83,14 +83,12 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The centre square, resized with antialiasing: uint8 [H, W, 3] → uint8 [size, size, 3]."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    image = image[top : top + side, left : left + side]
-    if side == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    """The shorter side resized to `size` with antialiasing, then the centre: [H, W, 3] → [size, size, 3], uint8."""
+    height, width = (side * size // min(image.shape[:2]) for side in image.shape[:2])
+    if (height, width) != image.shape[:2]:
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
 
 
 def load_squares(paths: Sequence[Path], size: int, threads: int = 2) -> NDArray[np.uint8]:
