@@ -107,10 +107,12 @@ class RunFolder(Generic[C]):
             checkpoint.rotate(self.path, self.config.keep, [] if best_step is None else [best_step])
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
-        """Writes summary.json, the sign that the run is complete."""
+        """Writes summary.json, the sign that the run is complete, and lets go of the folder."""
         if self.world.is_main:
             body = {"config": to_plain(self.config), **summary}
             checkpoint.write_atomically(self.path / "summary.json", json.dumps(body, indent=1).encode())
+            self._events.close()
+            os.close(self._lock_descriptor)
 
     def say(self, text: str) -> None:
         """Prints a line, once for all ranks."""
@@ -165,18 +167,17 @@ class RunFolder(Generic[C]):
             if not self.resumed and self.path.exists() and not is_empty(self.path):
                 raise UserError("the run folder is not empty", self.path, f"give another, or --resume {self.path}")
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "run.lock").open("a+", encoding="utf-8")
+            lock = os.open(self.path / "run.lock", os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                raise UserError("the run folder is in use", f"{self.path} by {lock.read()}", "wait, or stop it") from None
+                holder = os.read(lock, 200).decode()
+                raise UserError("the run folder is in use", f"{self.path} by {holder}", "wait, or stop it") from None
             if not self.resumed and not is_empty(self.path):
                 raise UserError("the run folder is not empty", self.path, f"give another, or --resume {self.path}")
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
-            self._lock_file = lock
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            self._lock_descriptor = lock
 
 
 def read_run(path: Path, project: str | None = None) -> dict[str, Any]:
@@ -280,3 +281,7 @@ class Events:
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
         self._writer.flush()
+
+    def close(self) -> None:
+        """Ends the writer's thread."""
+        self._writer.close()
