@@ -6,10 +6,11 @@ before the optimizer sees them: a gradient that is not finite never reaches a we
 """
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,10 +88,9 @@ class Accelerator:
         The module itself is what belongs into the state and to the optimizer. channels_last: the memory format of
         image networks, which convolutions are fastest in.
         """
+        module.to(self.device)
         if channels_last:
-            module.to(device=self.device, memory_format=torch.channels_last)
-        else:
-            module.to(device=self.device)
+            module.to(memory_format=torch.channels_last)
         self._modules.append(module)
         forward: nn.Module = module
         if self.world.size > 1 and any(p.requires_grad for p in module.parameters()):
@@ -110,6 +110,8 @@ class Accelerator:
 
     def to_device(self, batch: T) -> T:
         """The batch with its tensors on the device, wherever they are in tuples, lists and mappings."""
+        if self.device.type == "cpu":  # where every loader puts its tensors
+            return batch
         moved: Any = batch
         if isinstance(batch, Tensor):
             moved = batch.to(self.device, non_blocking=True)
@@ -119,7 +121,7 @@ class Accelerator:
             moved = type(batch)(*(self.to_device(value) for value in batch))
         elif isinstance(batch, tuple | list):
             moved = type(batch)(self.to_device(value) for value in batch)
-        return moved
+        return cast(T, moved)
 
     def micro_batch(self, index: int, size: int) -> None:
         """Says that the next train step is number `index` of a window of `size` that makes one optimizer step."""
@@ -152,7 +154,9 @@ class Accelerator:
                     scheduler.step()
                 if ema is not None:
                     ema.update()
-            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:  # zero_grad() spends 15 microseconds on a span for the profiler
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def check(self) -> None:
         """Raises NonFinite for a bad number that a GPU has kept to itself so far. Call it before saving."""
@@ -184,22 +188,25 @@ class Accelerator:
     def _update(self, loss: Tensor, optimizer: Optimizer) -> bool:
         """Clips and steps in fp32 or bf16."""
         gradients = list(gradients_of(optimizer))
-        # loss * 0 is NaN for an infinite loss too, even one whose gradient is zero.
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True) + loss.detach() * 0
         if self._gate is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            self._update_gated(norm, gradients, optimizer)
+            self._update_gated(loss, gradients, optimizer)
             return True
-        value = float(norm)
-        if not value < float("inf"):
+        # One look at the device for all numbers: the norm of each gradient, and the loss, which may be infinite
+        # with a gradient of zero.
+        *norms, value = torch.stack([*torch._foreach_norm(gradients), loss.detach()]).tolist()
+        norm = math.hypot(*norms)
+        if not math.isfinite(norm + value):
             raise self._nonfinite(loss, optimizer)
-        if self.clip_norm is not None and value > self.clip_norm:
-            torch._foreach_mul_(gradients, self.clip_norm / (value + 1e-6))
+        if self.clip_norm is not None and norm > self.clip_norm:
+            torch._foreach_mul_(gradients, self.clip_norm / (norm + 1e-6))
         optimizer.step()
         return True
 
-    def _update_gated(self, norm: Tensor, gradients: list[Tensor], optimizer: Any) -> None:
+    def _update_gated(self, loss: Tensor, gradients: list[Tensor], optimizer: Any) -> None:
         """Clips and steps without waiting for the GPU; a closed gate makes the fused optimizer skip."""
-        assert self._gate is not None and self._gate_step is not None
+        assert self._gate is not None
+        assert self._gate_step is not None
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True) + loss.detach() * 0  # NaN for infinity too
         if self.clip_norm is not None:
             torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self._gate.logical_or_(~torch.isfinite(norm))
@@ -231,6 +238,7 @@ class Accelerator:
 
     def _nonfinite(self, loss: Tensor, optimizer: Optimizer) -> NonFinite:
         """The error that names the metric, the first bad parameter and the learning rate."""
+        loss = loss.detach()
         metric = f"loss is {float(loss):g}"
         if torch.isfinite(loss):
             names = {id(p): name for module in self._modules for name, p in module.named_parameters()}
@@ -264,7 +272,8 @@ def choose_device(name: Device, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise UserError("more ranks than GPUs", f"local rank {local_rank}, {found} GPUs", "start fewer, or --device cpu")
+        where = f"local rank {local_rank}, {found} GPUs"
+        raise UserError("more ranks than GPUs", where, "start fewer, or --device cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

@@ -2,20 +2,21 @@
 
     checkpoints/step-00001200/{model.safetensors, optimizer.safetensors, ..., state.json, MANIFEST.json}
 
-There is no pickle, so a file cannot run code. A folder is written under a temporary name, synced, read back,
-renamed, and its parent synced: at any instant the newest complete one is either the old or the new one, and a
+There is no pickle, so a file cannot run code. A folder is written under a temporary name, synced, renamed, and its
+parent synced: at any instant the newest complete one is either the old or the new one, and a
 flipped bit anywhere in it is found before a number of it is used.
 
 `python -m core.checkpoint verify RUN_DIR` prints a line for every checkpoint.
 """
 
-import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,34 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from core.config import Parser
 from core.errors import RunError, UserError, describe, run_command
 
+Buffer = bytes | memoryview
 FORMAT = 1
+WRITERS = 4
+NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
 
 
 class Broken(Exception):
     """A checkpoint is not what was written; the text says what is wrong."""
+
+
+class NotFinite(Exception):
+    """A number that JSON does not have; the text says where it stands."""
 
 
 def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) -> Path:
@@ -44,27 +64,27 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) ->
     """
     parent = run_dir / "checkpoints"
     final, temporary = parent / f"step-{step:08d}", parent / f"{TEMPORARY}{step:08d}-{os.getpid()}"
+    replaced = parent / f"{TEMPORARY}{step:08d}-replaced-{os.getpid()}"
     files = encode_files(state, step)
     try:
         temporary.mkdir(parents=True)
-        listing = {name: write(temporary / name, data) for name, data in files.items()}
+        with ThreadPoolExecutor(WRITERS) as pool:  # hashing and waiting for the disk both let other threads run
+            written = pool.map(lambda name: write(temporary / name, files[name]), files)
+            listing = dict(zip(files, written, strict=True))
         body = {"format": FORMAT, "project": project, "step": step, "files": listing}
-        write(temporary / MANIFEST, sealed(body))
+        write(temporary / MANIFEST, [sealed(body)])
         sync_folder(temporary)
-        verify(temporary, step=step)  # what the disk holds, before an older checkpoint may go
         if final.exists():  # a broken one that a resumed run has passed again, or the same step saved twice
-            shutil.rmtree(final)
+            final.rename(replaced)
         temporary.rename(final)
         sync_folder(parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         _, line = describe(error)
         what, _, rest = line.removeprefix("error: ").partition(": ")
         _, _, todo = rest.rpartition("; ")
         raise RunError(f"checkpoint of step {step} not written, {what}", error.filename or parent, todo) from error
-    except Broken as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise RunError("checkpoint not written as it should be", error, "look at the disk") from error
     return final
 
 
@@ -85,7 +105,7 @@ def load(folder: Path, *, project: str | None = None) -> dict[str, Any]:
         raise Broken(f"{type(error).__name__}: {error}") from error
 
 
-def verify(folder: Path, step: int | None = None) -> dict[str, Any]:
+def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint that is just as it was written; raises Broken with the reason otherwise."""
     try:
         data = (folder / MANIFEST).read_bytes()
@@ -94,7 +114,7 @@ def verify(folder: Path, step: int | None = None) -> dict[str, Any]:
             raise Broken(f"{MANIFEST} was changed")
         if body["format"] != FORMAT:
             raise Broken(f"format {body['format']}; this version reads format {FORMAT}")
-        if f"step-{body['step']:08d}" != folder.name and body["step"] != step:
+        if f"step-{body['step']:08d}" != folder.name:
             raise Broken(f"it is step {body['step']}, not {folder.name}")
         present = {entry.name for entry in folder.iterdir()} - {MANIFEST}
         for name in sorted(present ^ set(body["files"])):
@@ -105,7 +125,7 @@ def verify(folder: Path, step: int | None = None) -> dict[str, Any]:
                 raise Broken(f"{name} has {len(content)} bytes of {expected['size']}")
             if hashlib.sha256(content).hexdigest() != expected["sha256"]:
                 raise Broken(f"{name}: digest mismatch")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
         raise Broken(f"{MANIFEST} or a listed file is unreadable: {reason}") from error
     return body
@@ -131,13 +151,22 @@ def newest_good(run_dir: Path) -> Path:
 
 
 def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
-    """Deletes all but the newest `keep` checkpoints and the protected steps'."""
+    """Deletes all but the newest `keep` checkpoints and the protected steps', once the newest has been read back.
+
+    Raises RunError, with nothing deleted, where the disk holds something else than was written.
+    """
     names = {f"step-{step:08d}" for step in protected}
-    for folder in folders(run_dir)[:-keep]:
-        if folder.name not in names:
-            doomed = folder.with_name(f"{TEMPORARY}{folder.name}")  # half a deletion must not look like a checkpoint
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
+    *_, newest = present = folders(run_dir)
+    superfluous = [folder for folder in present[:-keep] if folder.name not in names]
+    if superfluous:
+        try:
+            verify(newest)
+        except Broken as error:
+            raise RunError("checkpoint not written as it should be", f"{newest}: {error}", "look at the disk") from error
+    for folder in superfluous:
+        doomed = folder.with_name(f"{TEMPORARY}{folder.name}")  # half a deletion must not look like a checkpoint
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def sweep(run_dir: Path) -> None:
@@ -146,19 +175,44 @@ def sweep(run_dir: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def encode_files(state: Mapping[str, Any], step: int) -> dict[str, bytes]:
+def encode_files(state: Mapping[str, Any], step: int) -> dict[str, Sequence[Buffer]]:
     """File names with contents; raises RunError for a tensor that is not finite."""
-    files, tree = {}, {}
+    files: dict[str, Sequence[Buffer]] = {}
+    tree = {}
     for name, value in state.items():
         tensors: dict[str, Tensor] = {}
-        tree[name] = encode(value, name, "", tensors, {})
+        try:
+            tree[name] = encode(value, name, "", tensors, {})
+        except NotFinite as error:
+            raise RunError("a value is not finite", f"{error} at step {step}", "try a lower --lr") from error
         for key, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if tensor.is_floating_point() and not is_finite(tensor):
                 raise RunError("a value is not finite", f"{name}/{key} at step {step}", "try a lower --lr")
         if tensors:
-            files[f"{name}.safetensors"] = safetensors.torch.save(tensors)
-    files["state.json"] = json.dumps(tree, allow_nan=False).encode()
+            files[f"{name}.safetensors"] = as_safetensors(tensors)
+    files["state.json"] = [json.dumps(tree, allow_nan=False).encode()]
     return files
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; one pass without a copy, since NaN is both minimum and maximum."""
+    return tensor.numel() == 0 or all(bool(torch.isfinite(bound)) for bound in torch.aminmax(tensor))
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
+    """The pieces of a safetensors file: the header's length and the header, then each tensor's own memory.
+
+    The library's save() would copy every tensor once more; the format is
+    https://huggingface.co/docs/safetensors/index#format, and the library reads it.
+    """
+    header, buffers, end = {}, [], 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):  # keeps all aligned
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        buffers.append(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little") + text, *buffers]
 
 
 def encode(value: Any, name: str, path: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
@@ -166,8 +220,10 @@ def encode(value: Any, name: str, path: str, tensors: dict[str, Tensor], seen: d
     if isinstance(value, Tensor):
         identity = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else path
         if identity not in seen:
+            while path in tensors:  # {"a.b": x} beside {"a": {"b": y}}, or 1 beside "1"
+                path += "'"
             seen[identity] = path
-            tensors[path] = value.detach().to("cpu", copy=False).contiguous()
+            tensors[path] = stored_alone(value.detach().cpu().contiguous())
         # Optimizers walk weights and moments side by side in memory, so the layout has to come back as well.
         channels_last = value.ndim == 4 and not value.is_contiguous()
         return {"tensor": f"{name}/{seen[identity]}", "channels_last": channels_last}
@@ -179,9 +235,16 @@ def encode(value: Any, name: str, path: str, tensors: dict[str, Tensor], seen: d
     if isinstance(value, list | tuple):
         items = [encode(item, name, f"{path}.{i}".lstrip("."), tensors, seen) for i, item in enumerate(value)]
         return {"tuple": items} if isinstance(value, tuple) else items
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NotFinite(f"{name}/{path}".rstrip("/"))
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name}/{path}: {type(value).__name__} has no place in a checkpoint")
+
+
+def stored_alone(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own: safetensors refuses views that overlap."""
+    return tensor if tensor.nbytes == tensor.untyped_storage().nbytes() else tensor.clone()
 
 
 def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -204,20 +267,24 @@ def sealed(body: Mapping[str, Any]) -> bytes:
     return json.dumps({**body, "sha256": digest}, sort_keys=True, indent=1).encode()
 
 
-def write(path: Path, data: bytes) -> dict[str, Any]:
+def write(path: Path, pieces: Sequence[Buffer]) -> dict[str, Any]:
     """Writes and syncs a new file; returns its size and SHA-256. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]  # one call may write less than it was given
+        for piece in pieces:
+            size += len(piece)
+            digest.update(piece)
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]  # one call may write less than it was given
         os.fsync(descriptor)
     except OSError as error:
         error.filename = str(path)
         raise
     finally:
         os.close(descriptor)
-    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def sync_folder(path: Path) -> None:
@@ -233,7 +300,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Puts a file in place as a whole: at any instant the path holds the old or the new content."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     try:
-        write(temporary, data)
+        write(temporary, [data])
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
@@ -242,7 +309,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def main() -> None:
     """The command line: verify RUN_DIR."""
-    parser = argparse.ArgumentParser(prog="python -m core.checkpoint", description="Check a run's checkpoints.")
+    parser = Parser(prog="python -m core.checkpoint", description="Check a run's checkpoints.")
     parser.add_argument("command", choices=["verify"])
     parser.add_argument("run_dir", type=Path)
     arguments = parser.parse_args()
@@ -258,7 +325,8 @@ def main() -> None:
             num_broken += 1
             print(f"{folder.name}  BROKEN  {error}")
     if num_broken:
-        raise RunError(f"{num_broken} of {len(found)} checkpoints are broken", arguments.run_dir, "resume passes them over")
+        what = f"{num_broken} of {len(found)} checkpoints are broken"
+        raise RunError(what, arguments.run_dir, "resume passes them over")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import math
 import re
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -109,17 +109,17 @@ def parse_training(
     return Command(config, resume or run_dir, resume is not None, use_smoke)
 
 
-def preflight(config_class: type[C], program: str, smoke: Mapping[str, Any]) -> None:
-    """Answers --help and a wrong flag before the program goes on to load torch."""
+def answer_early(parse: Callable[[], object]) -> None:
+    """Runs a program's parser for what it refuses or prints, before the program goes on to load torch."""
     try:
-        parse_training(config_class, program, smoke)
+        parse()
     except UserError as error:
-        run_command(lambda: reraise(error))
+        refused = error
 
+        def fail() -> None:
+            raise refused
 
-def reraise(error: Exception) -> None:
-    """Raises it."""
-    raise error
+        run_command(fail)
 
 
 def changed_for_resume(config: C, given: Mapping[str, Any]) -> C:
@@ -154,7 +154,7 @@ def from_plain(config_class: type[C], data: Any, where: object) -> C:
     for name, value in data.items():
         base, optional, choices = kind(hints[name])
         if not (value is None and optional):
-            if base is float and type(value) is int:
+            if base is float and type(value) is int and abs(value) < 2**63:
                 value = float(value)
             if base is Path and isinstance(value, str):
                 value = Path(value)
@@ -182,7 +182,8 @@ def within(value: float, bounds: Mapping[str, float | None]) -> bool:
     """Whether a number lies inside its bounds and is finite."""
     low, high, above, below = (bounds.get(name) for name in ("low", "high", "above", "below"))
     return (
-        math.isfinite(value)
+        (isinstance(value, float) or abs(value) < 2**63)
+        and math.isfinite(value)
         and (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
@@ -204,7 +205,7 @@ class Parser(argparse.ArgumentParser):
         """Raises UserError instead of printing the usage."""
         unknown = re.fullmatch(r"unrecognized arguments: (.*)", message)
         if unknown:
-            word = unknown.group(1).split()[0]
+            word = (unknown.group(1).split() or ["(an empty word)"])[0]
             known = [name for action in self._actions for name in action.option_strings]
             near = difflib.get_close_matches(word.split("=")[0], known, n=1)
             todo = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"

@@ -8,6 +8,7 @@ numbers of its own, so 0, 1 and 2 workers give equal batches. Ranks share every 
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -74,7 +75,7 @@ class Order:
             everything = randomness.permutation(self.seed, epoch, self.num_samples)
         for number in range(start, len(self)):
             batch = everything[number * self.batch_size : (number + 1) * self.batch_size]
-            mine = batch[self.world.rank :: self.world.size]
+            mine = batch[self.world.rank :: self.world.size] if self.world.size > 1 else batch
             if len(mine):
                 yield mine
 
@@ -142,15 +143,19 @@ class StreamLoader:
             worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(0),  # the global generator must not notice a new iterator
         )
-        iterator = iter(loader)
+        iterator: Any = iter(loader)
         try:
             while True:
                 try:
                     batch = next(iterator)
                 except StopIteration:
                     return
-                except (RuntimeError, OSError) as error:
-                    raise self._named(error) from error
+                except (RuntimeError, OSError, EOFError) as error:
+                    named = self._named(error)
+                    if self.workers:  # a dead worker's signal, still on its way, must not strike somewhere else
+                        with suppress(RuntimeError):
+                            iterator._shutdown_workers()
+                    raise named from error
                 if isinstance(batch, _Fault):
                     todo = "look at this sample, or leave it out"
                     raise RunError("a data worker failed", f"{self.source.name(batch.index)} ({batch.message})", todo)
@@ -164,8 +169,10 @@ class StreamLoader:
         if "timed out" in text:
             limit = f"no batch for {self.timeout_seconds:g} seconds"
             return RunError("a data worker hangs", limit, "look at the disk, or try --workers 0")
-        if "DataLoader worker" in text or isinstance(error, ConnectionError | EOFError):
-            return RunError("a data worker died", text.splitlines()[0], "try fewer --workers; memory may be short")
+        caught = text.startswith("Caught ")  # an error of collate, with its traceback
+        if not caught and self.workers and ("DataLoader worker" in text or isinstance(error, OSError | EOFError)):
+            reason = (text or "its connection broke").splitlines()[0]
+            return RunError("a data worker died", reason, "try fewer --workers; memory may be short")
         return error
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from core.errors import UserError
 
@@ -43,7 +45,7 @@ def world_from_environment() -> World:
         return World()
     try:
         world = World(int(given["RANK"]), int(given["LOCAL_RANK"]), int(given["WORLD_SIZE"]))
-        valid = 0 <= world.rank < world.size and 0 <= world.local_rank
+        valid = 0 <= world.rank < world.size and world.local_rank >= 0
     except (KeyError, ValueError):
         valid = False
     if not valid:
@@ -56,9 +58,13 @@ def start(world: World, device_type: str) -> None:
     if world.size == 1 or dist.is_initialized():
         return
     leave_with_parent()
-    dist.init_process_group(
-        "nccl" if device_type == "cuda" else "gloo", timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS)
-    )
+    timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS)
+    # torchrun's store outlives the ranks: without a name for each life, restarted ones may find their forerunners'
+    # addresses in it and wait for them (https://github.com/pytorch/pytorch/issues/135712).
+    store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+    life = PrefixStore(f"life-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if device_type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=life, rank=rank, world_size=size, timeout=timeout)
 
 
 def stop() -> None:
@@ -89,6 +95,11 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.clone()
         dist.all_reduce(tensor)
     return tensor
+
+
+def num_ranks() -> int:
+    """How many ranks have joined; 1 for a single process."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def from_main(value: Any) -> Any:

@@ -3,7 +3,9 @@
 Files lie in `$ATELIER_CACHE`, by default `~/.cache/atelier`. A file that is already there is hashed before use.
 """
 
+import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import sys
@@ -54,10 +56,11 @@ def fetch(file: RemoteFile) -> Path:
                 raise ValueError("other content than expected")
             partial.replace(path)
             return path
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reasons.append(f"{url.split('/')[2]}: {getattr(error, 'reason', error)}")
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
     raise UserError(
         f"no mirror gave {file.name}",
         "; ".join(reasons),

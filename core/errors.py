@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 MAX_LINE_CHARACTERS = 600
@@ -52,8 +53,10 @@ def run_command(main: Callable[[], None]) -> NoReturn:
         code, line = describe(error)
         if not (code == 2 and os.environ.get("RANK", "0") != "0"):  # every rank finds the same wrong input
             print(printable(line), file=sys.stderr, flush=True)
-    if code and os.environ.get("WORLD_SIZE", "1") != "1":
-        os._exit(code)  # no destructor may wait for ranks that have left
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # no destructor may wait for ranks that have left, or abort because they have
     sys.exit(code)
 
 

@@ -12,15 +12,15 @@ from core.distributed import sum_over_ranks
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """No gradients, and the modules in evaluation mode; afterwards each is in the mode that it was in."""
-    modes = [module.training for module in modules]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for module in modules:
             module.eval()
         with torch.inference_mode():
             yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for part, mode in modes:
+            part.training = mode
 
 
 class Mean:

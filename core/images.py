@@ -74,7 +74,7 @@ def upright(picture: Image.Image) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64)
-        scale = 257.0 if values.max(initial=0.0) > 255 else 1.0
+        scale = 257.0 if picture.mode != "I" or values.max(initial=0.0) > 255 else 1.0
         return Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8)).convert("RGB")
     if "A" in picture.getbands() or "transparency" in picture.info:
         layers = picture.convert("RGBA")

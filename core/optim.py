@@ -61,7 +61,6 @@ class Ema:
         self._average, self._live = floats(self.module), floats(module)
         self._other = list(zip(integers(self.module), integers(module), strict=True))
 
-    @torch.no_grad()
     def update(self) -> None:
         """Takes in the module's weights of now."""
         self.num_updates += 1

@@ -21,7 +21,8 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    drawn, axes = pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+    return drawn, axes
 
 
 def save_figure(drawn: Any, path: Path) -> None:

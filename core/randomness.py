@@ -25,7 +25,7 @@ def uniform_integers(seed: int, epoch: int, indices: Tensor, purpose: str, highs
     counter = indices[:, None] * len(highs) + columns[None, :] + 1
     bits = _mix(counter * signed(0x9E3779B97F4A7C15) + signed(key(seed, epoch, purpose)))
     top = (bits >> 32) & 0xFFFFFFFF
-    return (top * torch.tensor(highs, dtype=torch.int64, device=indices.device)) >> 32
+    return ((top * torch.tensor(highs, dtype=torch.int64, device=indices.device)) >> 32) & 0xFFFFFFFF  # it may wrap
 
 
 def sample_generator(seed: int, epoch: int, index: int, purpose: str) -> np.random.Generator:
@@ -67,11 +67,13 @@ def seed_all(seed: int, rank: int) -> None:
 
 def get_states() -> dict[str, Any]:
     """The states of the global generators, which dropout and the like draw from."""
-    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    numpy: Any = np.random.get_state()
+    name, words, position, has_gauss, cached = numpy
     version, python_words, gauss = random.getstate()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "cuda": torch.cuda.get_rng_state() if on_gpu else None,
         "numpy": [str(name), torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "python": [version, torch.tensor(python_words), gauss],
     }

@@ -5,7 +5,8 @@ pass and returns named numbers. The loop never looks into a batch or a loss.
 """
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -61,22 +62,20 @@ class LoopState:
     first_loss: float | None = None
     last_loss: float | None = None
     evaluated_step: int = -1
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of this rank, since the last line of metrics
-    count: int = 0
+    pending: dict[str, list[Tensor]] = field(default_factory=dict)  # of this rank, since the last line of metrics
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Takes in a train step's metrics, which stay on the device."""
         for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.detach().clone()
-        self.count += 1
+            self.pending.setdefault(name, []).append(value)
 
     def means(self) -> dict[str, float]:
         """Means over ranks since they were last read; from here on they begin anew."""
-        names = sorted(self.sums)
-        totals = distributed.sum_over_ranks(torch.stack([self.sums[name].double() for name in names]))
-        count = distributed.sum_over_ranks(torch.tensor(float(self.count), device=totals.device, dtype=torch.float64))
-        self.sums, self.count = {}, 0
-        return dict(zip(names, (totals / count).tolist(), strict=True))
+        names = sorted(self.pending)
+        means = torch.stack([torch.stack(self.pending[name]).double().mean() for name in names])
+        self.pending = {}
+        over_ranks = distributed.sum_over_ranks(means) / distributed.num_ranks()
+        return dict(zip(names, over_ranks.tolist(), strict=True))
 
 
 def fit(
@@ -102,7 +101,7 @@ def fit(
         Signals() as signals,
         ProgressBar(last_step, loop.step, samples, silent=not run.world.is_main) as progress,
         StepProfiler(run.path, accelerator, enabled=config.profile and run.world.is_main) as profiler,
-        named_failure(loop),
+        naming_the_step(loop),
     ):
         while loop.step < last_step or loop.evaluated_step < loop.step:
             set_training_mode(state)
@@ -126,7 +125,7 @@ def fit(
                     raise Stopped(stop, f"stopped at step {loop.step}; continue with --resume {run.path}")
                 if config.checkpoint_every and loop.step % config.checkpoint_every == 0 and loop.batch < len(loader):
                     save(run, loop, state, accelerator)
-            if loop.count:
+            if loop.pending:
                 log_training(run, loop, state, accelerator, progress)
             accelerator.synchronise(modules_of(state))
             log_evaluation(run, loop, evaluate, monitor, progress)
@@ -167,7 +166,7 @@ def resume(run: RunFolder[Any], loop: LoopState, state: Mapping[str, Stateful], 
     if len(saved["ranks"]) == run.world.size:
         mine = saved["ranks"][run.world.rank]
         randomness.set_states(mine["random"])
-        loop.count, loop.sums = mine["count"], accelerator.to_device(mine["sums"])
+        loop.pending = {name: list(values) for name, values in accelerator.to_device(mine["pending"]).items()}
     run.cut_metrics(loop.step)
 
 
@@ -175,11 +174,12 @@ def save(run: RunFolder[Any], loop: LoopState, state: Mapping[str, Stateful], ac
     """Writes a checkpoint of everything that the next step depends on."""
     accelerator.check()
     accelerator.synchronise(modules_of(state))
-    mine = {"random": randomness.get_states(), "count": loop.count, "sums": loop.sums}
+    pending = {name: torch.stack(values) for name, values in loop.pending.items()}
+    mine = {"random": randomness.get_states(), "pending": pending}
     tree = {
         **{name: thing.state_dict() for name, thing in state.items()},
         "accelerator": accelerator.state_dict(),
-        "loop": {name: value for name, value in vars(loop).items() if name not in ("count", "sums")},
+        "loop": {name: value for name, value in vars(loop).items() if name != "pending"},
         "ranks": distributed.gather(mine),
     }
     run.save(loop.step, tree, loop.best_step)
@@ -244,29 +244,33 @@ def modules_of(state: Mapping[str, Stateful]) -> list[nn.Module]:
 
 def loss_so_far(loop: LoopState) -> float:
     """The mean loss since the last line of metrics, on this rank."""
-    return float(loop.sums["loss"]) / loop.count if "loss" in loop.sums else loop.last_loss or float("nan")
+    if "loss" in loop.pending:
+        return float(torch.stack(loop.pending["loss"]).mean())
+    return float("nan") if loop.last_loss is None else loop.last_loss
 
 
 def check_fits(live: Mapping[str, Tensor], saved: Mapping[str, Tensor], where: str) -> None:
     """Raises UserError, before anything is changed, for the first tensor that the network does not have so."""
     for name in [*live, *saved]:
-        found = [None if side.get(name) is None else (tuple(side[name].shape), side[name].dtype) for side in (live, saved)]
-        if found[0] != found[1]:
-            problem = f"{name} is {found[1] or 'missing'}, the network has {found[0] or 'none'}"
+        have, given = (described(side.get(name)) for side in (live, saved))
+        if have != given:
+            problem = f"{name} is {given}, the network has {have}"
             raise UserError("the checkpoint does not fit the network", f"{where}: {problem}", "use the run's settings")
 
 
-class named_failure:
+def described(tensor: Tensor | None) -> str:
+    """A tensor's dtype and shape."""
+    return "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+
+
+@contextmanager
+def naming_the_step(loop: LoopState) -> Iterator[None]:
     """Adds the step to the message of a number that is not finite."""
-
-    def __init__(self, loop: LoopState) -> None:
-        self.loop = loop
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, NonFinite):
-            error.args = (f"training stopped before step {self.loop.step + 1}: {error}",)
+    try:
+        yield
+    except NonFinite as error:
+        error.args = (f"training stopped before step {loop.step + 1}: {error}",)
+        raise
 
 
 class Signals:

@@ -22,27 +22,37 @@ from core.run import TIME_FIELDS
 Main = Callable[[list[str]], None]
 
 
-def run(main: Main, argv: Sequence[object], *, kill_after: float | None = None, with_signal: int = signal.SIGKILL) -> int:
-    """Runs main(argv) in a child and returns its exit code; the signal's negative number where one ended it.
-
-    kill_after: seconds after which the child gets the signal.
-    """
-    child = os.fork()
-    if child == 0:
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        code = 1
-        try:
-            run_command(lambda: main([str(argument) for argument in argv]))
-        except SystemExit as error:
-            code = int(error.code or 0)
-        finally:
-            os._exit(code)
+def run(main: Main, argv: Sequence[object], *, kill_after: float | None = None) -> int:
+    """Runs main(argv) in a child and returns its exit code; SIGKILLs it after `kill_after` seconds if given."""
+    child = start(main, argv)
     if kill_after is not None:
         time.sleep(kill_after)
         with suppress(ProcessLookupError):
-            os.kill(child, with_signal)
+            os.kill(child, signal.SIGKILL)
+    return wait(child)
+
+
+def start(main: Main, argv: Sequence[object], *, own_group: bool = False) -> int:
+    """Starts main(argv) in a child and returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        if own_group:
+            os.setpgid(0, 0)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        run_command(lambda: main([str(argument) for argument in argv]))
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        os._exit(code)
+
+
+def wait(child: int) -> int:
+    """A child's exit code; the negative number of the signal that ended it, where one did."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

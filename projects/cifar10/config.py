@@ -34,7 +34,7 @@ class Config(RunConfig):
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
     image_size: int = option(32, "side of the square that pictures are brought to, in pixels", low=16, high=512)
-    val_fraction: float = option(0.05, "share of train/ cut off for validation where there is no val/", above=0, below=1)
+    val_fraction: float = option(0.05, "share of train/ used for validation where there is no val/", above=0, below=1)
     num_synthetic: int = option(12_000, "pictures that `synthetic` draws for training", low=100, high=1_000_000)
     resident: Literal["auto", "yes", "no"] = option(
         "auto", "hold all pictures in memory; auto does where they take less than 4 GB", harmless=True
@@ -47,5 +47,5 @@ class Config(RunConfig):
         if self.data not in ("cifar10", "synthetic") and not (Path(self.data) / "train").is_dir():
             todo = "give cifar10, synthetic, or a folder that holds train/CLASS/*.jpg"
             raise UserError("unknown data", f"--data {self.data}", todo)
-        if self.data in ("cifar10",) and self.image_size != 32:
+        if self.data == "cifar10" and self.image_size != 32:
             raise UserError("CIFAR-10 pictures are 32 pixels wide", f"--image-size {self.image_size}", "leave it out")

@@ -6,7 +6,7 @@ Features from Tiny Images", https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,8 @@ class Split:
         """Some pictures as uint8 [len(rows), S, S, 3], on the CPU."""
         if self.pixels is not None:
             return np.asarray(self.pixels[torch.tensor(rows, dtype=torch.int64)].cpu())
-        assert self.listing is not None and self.rows is not None
+        assert self.listing is not None
+        assert self.rows is not None
         return images.load_squares([self.listing.paths[int(self.rows[row])] for row in rows], size)
 
 
@@ -149,7 +150,8 @@ def loader(
             return make(pixels, samples, samples, all_labels[samples], epoch)
 
         return BatchLoader(make_batch, order)
-    assert split.listing is not None and split.rows is not None
+    assert split.listing is not None
+    assert split.rows is not None
     source = images.Squares(split.listing, split.rows, config.image_size)
     streamed = StreamLoader(source, order, workers=config.workers, pin_memory=device.type == "cuda")
     return Finished(streamed, make, accelerator)
@@ -169,7 +171,7 @@ class Finished:
     def __len__(self) -> int:
         return len(self.streamed)
 
-    def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
         for batch in self.streamed.batches(epoch, start):
             pixels, labels, samples = self.accelerator.to_device(batch)

@@ -1,22 +1,23 @@
 """Exports a run's classifier: python -m projects.cifar10.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes uint8 pictures [N, H, W, 3] of any size and gives probabilities [N, num_classes]: it resizes the
-shorter side with antialiasing, takes the centre square, normalises, runs the network on the picture and its mirror image, and
-takes the softmax.
+shorter side with antialiasing, takes the centre square, normalises, and averages the network's softmax over the
+picture and its mirror image.
 """
 
 import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
+from core.config import Parser, answer_early, from_plain
 from core.errors import RunError, UserError, run_command
 from projects.cifar10.config import PROJECT, Config
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m projects.cifar10.export", allow_abbrev=False)
+    parser = Parser(prog="python -m projects.cifar10.export", allow_abbrev=False)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
     parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
@@ -26,7 +27,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    parse_arguments()
+    answer_early(parse_arguments)
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core import images
-from core.config import from_plain
+from core.checkpoint import write_atomically
 from core.export import (
     ExportSpec,
     chosen_checkpoint,
@@ -46,7 +46,6 @@ from core.export import (
     report_path,
     run_metadata,
 )
-from core.checkpoint import write_atomically
 from projects.cifar10.data import load_data
 from projects.cifar10.model import build_model
 
@@ -70,7 +69,7 @@ class Deployed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [N, H, W, 3] → float32 [N, num_classes]."""
-        shorter = torch.sym_min(image.shape[1], image.shape[2])
+        shorter: Any = torch.sym_min(image.shape[1], image.shape[2])
         height, width = (side * self.size // shorter for side in image.shape[1:3])
         x = image.permute(0, 3, 1, 2).float()
         x = F.interpolate(x, size=(height, width), mode="bilinear", antialias=True)
@@ -78,13 +77,13 @@ class Deployed(nn.Module):
         square = torch.arange(self.size)  # rows and columns by number, so that the size stays known to the exporter
         x = x.index_select(2, top + square).index_select(3, left + square)
         x = x * self.scale + self.shift
-        probabilities = self.network(x).softmax(1)
+        probabilities: Tensor = self.network(x).softmax(1)
         if self.test_flip:
             probabilities = (probabilities + self.network(x.flip(3)).softmax(1)) / 2
         return probabilities
 
 
-def build_deployed(facts: dict, config: Config, weights: dict[str, Tensor]) -> Deployed:
+def build_deployed(facts: dict[str, Any], config: Config, weights: dict[str, Tensor]) -> Deployed:
     """The module to export, from what the run knows and a checkpoint's weights."""
     network = build_model(facts["model"], len(facts["classes"]))
     network.load_state_dict(weights)
@@ -163,7 +162,7 @@ def export_int8(source: Path, config: Config) -> None:
         candidate.replace(target)
     finally:
         candidate.unlink(missing_ok=True)
-    report = {"fp32": {}, "int8": {}}
+    report: dict[str, dict[str, float]] = {"fp32": {}, "int8": {}}
     for number, name in enumerate(report):
         report[name] = {
             "megabytes": sizes[number],

@@ -4,17 +4,18 @@ numpy, Pillow and onnxruntime; no torch. Names and probabilities go to standard 
 folders named like classes, their accuracy goes to standard error.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core import images
+from core.config import Parser
 from core.errors import UserError, run_command
 from core.inference import OnnxModel
 
@@ -24,7 +25,7 @@ BATCH = 64
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m projects.cifar10.infer", allow_abbrev=False)
+    parser = Parser(prog="python -m projects.cifar10.infer", allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write predictions.jsonl and sheet.png there")
@@ -87,7 +88,7 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def sheet(records: Sequence[dict], path: Path) -> None:
+def sheet(records: Sequence[dict[str, Any]], path: Path) -> None:
     """The first pictures with what they were taken for."""
     from core import plots
 

@@ -26,7 +26,8 @@ def build_model(name: str, num_classes: int) -> nn.Module:
     import timm
 
     try:
-        return timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=num_classes)
+        model: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=num_classes)
+        return model
     except RuntimeError as error:
         raise UserError("timm has no such model", f"--model {name}", "see timm.list_models()") from error
 
@@ -63,7 +64,8 @@ class FastNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         features = self.stages(F.gelu(self.whitening(images)))
-        return self.head(F.adaptive_max_pool2d(features, 1).flatten(1)) / 9  # maxima are large; softmax starts soft
+        logits: Tensor = self.head(F.adaptive_max_pool2d(features, 1).flatten(1))
+        return logits / 9  # maxima are large; so the softmax starts soft
 
 
 class FastStage(nn.Module):
@@ -108,7 +110,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         features = self.stages(F.relu(self.norm(self.stem(images))))
-        return self.head(F.adaptive_avg_pool2d(features, 1).flatten(1))
+        logits: Tensor = self.head(F.adaptive_avg_pool2d(features, 1).flatten(1))
+        return logits
 
 
 class ResidualBlock(nn.Module):
@@ -123,7 +126,8 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.shortcut: nn.Module = nn.Identity()
         if channels_in != channels_out or stride != 1:
-            self.shortcut = Projection(channels_in, channels_out, stride) if projection else Padding(channels_out, stride)
+            option_b = Projection(channels_in, channels_out, stride)
+            self.shortcut = option_b if projection else Padding(channels_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, S, S] → [N, channels_out, S/stride, S/stride]."""

@@ -4,13 +4,21 @@ Recipe: SGD with Nesterov momentum under a one-cycle rate, label smoothing (Szeg
 random crop, flip and cutout (DeVries and Taylor 2017, arXiv 1708.04552), averaged weights, test-time flip.
 """
 
-from core.config import Command, parse_training, preflight
+from core.config import Command, answer_early, parse_training
 from projects.cifar10.config import PROJECT, SMOKE, Config
 
-if __name__ == "__main__":  # a wrong flag is answered here, before torch is loaded
-    preflight(Config, "projects.cifar10.train", SMOKE)
 
+def parse_arguments(argv: list[str] | None = None) -> Command[Config]:
+    """The command line."""
+    return parse_training(Config, "projects.cifar10.train", SMOKE, argv)
+
+
+if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
+    answer_early(parse_arguments)
+
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,7 +73,9 @@ def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator
     return means.result()
 
 
-def predictions(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool):  # type: ignore[no-untyped-def]
+def predictions(
+    loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields probabilities float32 [N, num_classes] and labels [N], batch by batch."""
     with evaluating(network):
         for images, labels in loader.batches(epoch=0):
@@ -115,11 +125,14 @@ def train(command: Command[Config]) -> None:
     state: dict[str, Stateful] = {"model": network, "optimizer": optimizer, "scheduler": scheduler}
     if ema is not None:
         state["ema"] = ema
-    facts = {"model": name, "classes": list(data.classes), "mean": list(data.mean), "std": list(data.std)}
-    facts["num_train"] = len(data.train)
-    run = RunFolder.start(
-        PROJECT, config, command.run_dir, resume=command.resume, facts=facts, world=accelerator.world
-    )
+    facts = {
+        "model": name,
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "num_train": len(data.train),
+    }
+    run = RunFolder.start(PROJECT, config, command.run_dir, resume=command.resume, facts=facts, world=accelerator.world)
     if run.resumed and run.is_complete:
         print(f"already complete: {run.path}")
         return
@@ -199,7 +212,7 @@ def finish(
     )
 
 
-def best_weights(run_path, loop: LoopState, config: Config) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+def best_weights(run_path: Path, loop: LoopState, config: Config) -> dict[str, Tensor]:
     """The weights to use, averaged ones if there are, of the checkpoint that was best in validation."""
     saved = checkpoint.load(run_path / "checkpoints" / f"step-{loop.best_step:08d}")
     weights: dict[str, Tensor] = saved["ema"]["module"] if config.ema else saved["model"]
@@ -237,7 +250,7 @@ def draw(
 
 def main() -> None:
     """The command line."""
-    train(parse_training(Config, "projects.cifar10.train", SMOKE))
+    train(parse_arguments())
 
 
 if __name__ == "__main__":

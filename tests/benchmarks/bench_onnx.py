@@ -1,0 +1,108 @@
+"""Latency of the exported classifier in onnxruntime against the same module in PyTorch, one thread each.
+
+The file comes from projects.cifar10.export, run on a run folder that holds an untrained fast network: weights do not
+change the time. The work is that of a served request: uint8 picture in, resize, normalisation, network on the picture
+and its mirror image, probabilities out.
+"""
+
+import contextlib
+import io
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from core.accelerator import keep_freed_memory
+from core.distributed import World
+from core.export import open_session, quantize_int8
+from core.run import RunFolder
+from projects.cifar10.config import PROJECT, Config
+from projects.cifar10.export import OPERATORS_IN_FLOAT, build_deployed, export
+from projects.cifar10.model import FastNet, build_model
+from projects.cifar10.synthetic import CLASSES, draw_pictures
+from tests.benchmarks import measure
+
+BASELINE, OURS = "PyTorch eager", "onnxruntime"
+FACTS = {"model": "fast", "classes": list(CLASSES), "mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}
+
+
+def untrained_run(path: Path, config: Config) -> nn.Module:
+    """Makes a run folder with a checkpoint of step 0; returns the network."""
+    torch.manual_seed(0)
+    network = build_model("fast", len(CLASSES))
+    assert isinstance(network, FastNet)
+    pictures, _ = draw_pictures(100, seed=0)
+    network.whiten(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+    run = RunFolder.start(PROJECT, config, path, resume=False, facts=FACTS, world=World())
+    run.save(0, {"model": network.state_dict(), "loop": {"step": 0, "best_step": None}}, None)
+    return network
+
+
+def milliseconds(call: Any, repeats: int) -> dict[str, float]:
+    """Wall and processor time of one call: the mean of some, after one that is not counted."""
+    call()
+    wall, processor = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        call()
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return {"wall_ms": 1e3 * wall / repeats, "processor_ms": 1e3 * processor / repeats}
+
+
+def in_torch(module: nn.Module, pixels: NDArray[np.uint8]) -> None:
+    """One answer of the module."""
+    with torch.inference_mode():
+        module(torch.from_numpy(pixels)).numpy()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    flags = measure.parser("onnx", "Latency of the exported classifier.", rounds=9)
+    flags.add_argument("--repeats", type=int, default=20, help="calls a round at batch 1 (default: %(default)s)")
+    flags.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 64], help="pictures of a call")
+    flags.add_argument("--no-int8", action="store_true", help="leave out the 8-bit copy")
+    arguments = flags.parse_args(argv)
+    measure.use_threads(arguments.threads)
+    keep_freed_memory()  # as the project's programs have it
+    config = Config(data="synthetic", ema=0.0)
+    tables, facts, skipped = {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder) / "run" / "model.onnx"
+        network = untrained_run(path.parent, config)
+        export(path.parent, "last", path, False)
+        sessions = {OURS: open_session(path, threads=arguments.threads)}
+        facts["megabytes"] = {OURS: path.stat().st_size / 1e6}
+        if arguments.no_int8:
+            skipped["onnxruntime, int8"] = "--no-int8"
+        else:
+            pictures, _ = draw_pictures(128, seed=1)
+            quantized, batches = path.with_name("int8.onnx"), [pictures[i : i + 32] for i in range(0, 128, 32)]
+            quantize_int8(path, quantized, input_name="image", calibration=batches, kept=OPERATORS_IN_FLOAT)
+            sessions["onnxruntime, int8"] = open_session(quantized, threads=arguments.threads)
+            facts["megabytes"]["onnxruntime, int8"] = quantized.stat().st_size / 1e6
+    module = build_deployed(FACTS, config, network.state_dict())
+    other = build_deployed(FACTS, config, network.state_dict()).to(memory_format=torch.channels_last)
+    for batch_size in arguments.batch_sizes:
+        pixels, _ = draw_pictures(batch_size, seed=2)
+        calls: dict[str, Any] = {BASELINE: partial(in_torch, module, pixels)}
+        calls["PyTorch eager, channels_last"] = partial(in_torch, other, pixels)
+        for name, session in sessions.items():
+            calls[name] = partial(session.run, None, {"image": pixels})
+        repeats = max(1, arguments.repeats // (1 if batch_size < 8 else 10))
+        sides = {name: partial(milliseconds, call, repeats) for name, call in calls.items()}
+        rows = measure.summarise(measure.interleaved(sides, arguments.rounds), BASELINE)
+        title = f"The exported fast network, {batch_size} picture(s) of 32×32, {arguments.threads} thread(s)"
+        columns = {"wall_ms": "wall ms", "processor_ms": "processor ms"}
+        measure.show(title, rows, columns, BASELINE)
+        tables[f"batch {batch_size}"] = rows
+    measure.write("onnx", argv, arguments, tables, skipped, baseline=BASELINE, ours=OURS, **facts)
+
+
+if __name__ == "__main__":
+    main()

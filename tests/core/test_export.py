@@ -1,0 +1,199 @@
+"""An exported file equals the network at every shape, stands alone, and is not written when it does not."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core import checkpoint
+from core.checkpoint import MANIFEST
+from core.config import RunConfig, to_plain
+from core.errors import RunError, UserError
+from core.export import ExportSpec, chosen_checkpoint, export_onnx, report_path, run_metadata
+from core.inference import OnnxModel
+
+ROOT = Path(__file__).parents[2]
+
+
+class Classifier(nn.Module):
+    """uint8 [N, H, W, 3] → probabilities [N, 4]; a fault may be planted."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fault = nn.Conv2d(3, 4, 3, padding=1), fault
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Probabilities."""
+        x = self.conv(image.permute(0, 3, 1, 2).float() / 255).mean((2, 3))
+        if self.fault == "differs" and torch.compiler.is_compiling():
+            x = x * 1.5
+        if self.fault == "one batch size":
+            x = x.reshape(2, 4)
+        if self.fault == "value decides":
+            x = x * 2 if bool(x.sum() > 0) else x
+        return x.softmax(1)
+
+
+def pictures(*shape: int) -> tuple[Tensor]:
+    """Random bytes."""
+    return (torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)),)
+
+
+SHAPES = [(1, 6, 7), (3, 6, 7), (2, 1, 9), (5, 13, 4)]
+
+
+def spec(fault: str = "", **changes: Any) -> ExportSpec:
+    """What to export."""
+    settings: dict[str, Any] = {
+        "module": Classifier(fault),
+        "example": pictures(2, 6, 7),
+        "input_names": ["image"],
+        "output_names": ["probabilities"],
+        "dynamic_shapes": ({0: "batch", 1: "height", 2: "width"},),
+        "output_shapes": [["batch", 4]],
+        "parity_inputs": [pictures(*shape) for shape in SHAPES],
+        "metadata": {"schema_version": "1", "task": "test", "classes": ["ä", "b"], "settings": {"lr": 0.1}},
+    }
+    return ExportSpec(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A file and its parity report."""
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    return path, export_onnx(spec(), path)
+
+
+def test_the_parity_report_holds_every_shape(exported: tuple[Path, dict[str, Any]]) -> None:
+    path, report = exported
+    assert [row["input_shapes"] for row in report["checks"]] == [[[*shape, 3]] for shape in [(2, 6, 7), *SHAPES]]
+    assert all(0 <= row["max_difference"] <= report["tolerance"] for row in report["checks"])
+    assert report["versions"]["torch"] == torch.__version__
+    assert json.loads(report_path(path).read_bytes()) == report
+    assert sorted(p.name for p in path.parent.iterdir()) == ["model.onnx", "model.parity.json"]
+
+
+def test_metadata_come_back(exported: tuple[Path, dict[str, Any]]) -> None:
+    path, report = exported
+    metadata = OnnxModel(path, task="test").metadata
+    assert metadata.pop("parity") == report
+    assert metadata == {"schema_version": 1, "task": "test", "classes": ["ä", "b"], "settings": {"lr": 0.1}}
+
+
+def test_a_file_loads_alone_in_another_folder_at_any_size(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "copy.onnx").write_bytes(exported[0].read_bytes())
+    model = OnnxModel(tmp_path / "copy.onnx", task="test", threads=1)
+    for shape in [(4, 32, 30), (1, 1, 1)]:
+        inputs = pictures(*shape)
+        with torch.inference_mode():
+            expected = Classifier().eval()(*inputs).numpy()
+        found = model.run(image=inputs[0].numpy())["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_file_names_its_free_dimensions_and_no_local_path(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    content = exported[0].read_bytes()
+    for place in (
+        str(ROOT),
+        sys.prefix,
+        str(exported[0].parent),
+        str(Path.home()),
+        "site-packages",
+        '.py"',
+        "tests/core",
+    ):
+        assert place.encode() not in content
+    graph = onnx.load(str(exported[0])).graph
+    sizes = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
+    assert sizes == ["batch", "height", "width", 3]
+    assert [d.dim_param or d.dim_value for d in graph.output[0].type.tensor_type.shape.dim] == ["batch", 4]
+
+
+FAULTS = {
+    "differs": ({}, "does not equal the PyTorch network"),
+    "one batch size": ({}, "cannot be exported"),
+    "value decides": ({}, "cannot be exported"),
+    "frozen batch": (
+        {"dynamic_shapes": ({1: "height", 2: "width"},)},
+        r"does not run: input shapes \[\[1, 6, 7, 3\]\]",
+    ),
+}
+
+
+PLANTED = [(fault, None) for fault in FAULTS] + [("differs", b"an older file"), ("value decides", b"an older file")]
+
+
+@pytest.mark.parametrize(("fault", "old"), PLANTED)
+def test_a_wrong_graph_is_a_run_error_and_leaves_everything_as_it_was(
+    fault: str, old: bytes | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes, message = FAULTS[fault]
+    if old is not None:
+        (tmp_path / "model.onnx").write_bytes(old)
+    with pytest.raises(RunError, match=message) as caught:
+        export_onnx(spec(fault, **changes), tmp_path / "model.onnx")
+    assert "\n" not in str(caught.value)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == ([] if old is None else [old])
+    assert capfd.readouterr().out == ""
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run with checkpoints at steps 1, 2 and 3, the best at 2."""
+    run = {"format": 1, "project": "any", "config": to_plain(RunConfig()), "facts": {}, "environment": {"commit": None}}
+    (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"loop": {"step": step, "best_step": 2}}, project="any")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("choice", "step"), [("best", 2), ("last", 3), ("1", 1), ("0003", 3)])
+def test_a_checkpoint_is_chosen_by_name_or_step(choice: str, step: int, run_dir: Path) -> None:
+    folder, state, run = chosen_checkpoint(run_dir, choice, "any")
+    assert folder.name == f"step-{step:08d}"
+    assert (state["loop"]["step"], run["project"]) == (step, "any")
+
+
+WRONG: Sequence[tuple[str, str]] = [
+    ("7", "steps there: 1, 2, 3"),
+    ("newest", "--checkpoint newest"),
+    ("-1", "--checkpoint"),
+    ("٣", "--ch"),
+]
+
+
+@pytest.mark.parametrize(("choice", "message"), WRONG)
+def test_a_checkpoint_that_is_not_there_is_a_user_error(choice: str, message: str, run_dir: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        chosen_checkpoint(run_dir, choice, "any")
+
+
+def test_a_broken_best_checkpoint_is_not_replaced_by_another(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "step-00000002" / MANIFEST).unlink()
+    with pytest.raises(UserError, match="step-00000002"):
+        chosen_checkpoint(run_dir, "best", "any")
+    with pytest.raises(UserError, match=r"made by projects\.any"):
+        chosen_checkpoint(run_dir, "best", "other")
+
+
+def test_every_file_can_tell_where_it_comes_from(run_dir: Path) -> None:
+    (run_dir / "summary.json").write_text('{"config": {}, "accuracy": 0.5}', encoding="utf-8")
+    run = json.loads((run_dir / "run.json").read_bytes())
+    metadata = run_metadata(run_dir, run, 2, RunConfig(lr=0.3), "test")
+    assert (metadata["project"], metadata["task"], metadata["step"]) == ("any", "test", 2)
+    assert metadata["metrics"] == {"accuracy": 0.5}
+    assert metadata["training"]["lr"] == 0.3
+    assert "data" not in metadata["training"]  # it may be a path of this machine
+    assert metadata["commit_training"] == "unknown"

@@ -1,0 +1,126 @@
+"""Inference takes this project's files for its own task, names everything else, prints nothing, needs no torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from core.errors import UserError
+from core.inference import OnnxModel
+
+ROOT = Path(__file__).parents[2]
+METADATA = {"schema_version": "1", "task": "doubling", "classes": json.dumps(["ä", "b"]), "note": "plain text"}
+
+
+def model(metadata: dict[str, str], *, external: str | None = None) -> bytes:
+    """An ONNX file that multiplies x [N, 3] by two."""
+    two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
+    if external is not None:
+        two = onnx.TensorProto(
+            name="two", data_type=TensorProto.FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL
+        )
+        two.external_data.add(key="location", value=external)
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [two],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(made, metadata)
+    return bytes(made.SerializeToString())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A good file."""
+    (tmp_path / "model.onnx").write_bytes(model(METADATA))
+    return tmp_path / "model.onnx"
+
+
+def test_a_file_says_what_it_is_and_runs_by_name(path: Path) -> None:
+    loaded = OnnxModel(path, task="doubling", threads=1)
+    assert loaded.metadata == {"schema_version": 1, "task": "doubling", "classes": ["ä", "b"], "note": "plain text"}
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.array_equal(loaded.run(x=x)["y"], 2 * x)
+    assert loaded.run(x=x[:0])["y"].shape == (0, 3)
+
+
+WRONG: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "no such file"),
+    "empty": (b"", "not a usable ONNX file"),
+    "text": (b"this is no model\n" * 9, "not a usable ONNX file"),
+    "half": (model(METADATA)[:60], "not a usable ONNX file|unknown schema version"),
+    "external data": (model(METADATA, external="secret.bin"), "not a usable ONNX file"),
+    "no metadata": (model({}), "unknown schema version.*none"),
+    "newer schema": (model({**METADATA, "schema_version": "2"}), "unknown schema version.*: 2"),
+    "another task": (model({**METADATA, "task": "halving"}), "another task.*halving.*doubling"),
+    "no task": (model({"schema_version": "1"}), "another task"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_file_that_cannot_be_used_is_a_user_error_that_names_it(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, message = WRONG[kind]
+    (tmp_path / "secret.bin").write_bytes(np.float32(2).tobytes())
+    if content is not None:
+        (tmp_path / "given.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        OnnxModel(tmp_path / "given.onnx", task="doubling")
+    assert "given.onnx" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        OnnxModel(tmp_path, task="doubling")
+
+
+GOOD = np.ones((2, 3), dtype=np.float32)
+INPUTS: dict[str, tuple[dict[str, Any], str]] = {
+    "dtype": ({"x": GOOD.astype(np.float64)}, r"x is float64 .*tensor\(float\)"),
+    "bytes": ({"x": GOOD.astype(np.uint8)}, "x is uint8"),
+    "dimensions": ({"x": GOOD[0]}, r"x is float32 \(3,\)"),
+    "name": ({"image": GOOD}, r"inputs are \['image'\]; the model takes \['x'\]"),
+    "one too many": ({"x": GOOD, "y": GOOD}, r"inputs are \['x', 'y'\]"),
+    "none": ({}, r"inputs are \[\]"),
+}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_a_wrong_input_is_refused_by_name(kind: str, path: Path) -> None:
+    inputs, message = INPUTS[kind]
+    with pytest.raises(ValueError, match=message):
+        OnnxModel(path, task="doubling").run(**inputs)
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "onnx", "safetensors"):
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Blocker())
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert "torch" not in sys.modules
+"""
+
+
+def test_inference_runs_where_torch_is_not_installed(tmp_path: Path) -> None:
+    programs = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted(ROOT.glob("projects/*/infer.py"))]
+    assert "projects.cifar10.infer" in programs
+    command = [sys.executable, "-c", WITHOUT_TORCH, "core.inference", "core.images", "core.plots", *programs]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")

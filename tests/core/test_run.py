@@ -1,0 +1,192 @@
+"""A run folder belongs to one run and one process, and what stands in it is never lost."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.config import RunConfig, to_plain
+from core.distributed import World
+from core.errors import UserError
+from core.run import RunFolder, read_run, unused_path
+
+FACTS = {"classes": ["a", "b"], "mean": (0.5, 0.25)}
+
+
+def start(
+    path: Path | None, *, resume: bool = False, config: RunConfig | None = None, **changes: Any
+) -> RunFolder[Any]:
+    """A run in a folder."""
+    settings: dict[str, Any] = {"facts": FACTS, "world": World(), **changes}
+    return RunFolder.start("any", config or RunConfig(), path, resume=resume, **settings)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables of torchrun."""
+    for name in ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def close(run: RunFolder[Any]) -> None:
+    """Ends a run, which gives its folder back."""
+    run.summarise({})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunFolder[Any]]:
+    """A new run, with its folder."""
+    made = start(tmp_path / "run")
+    yield made
+    if not (made.path / "summary.json").exists():
+        close(made)
+
+
+def test_a_new_run_says_what_it_is(run: RunFolder[Any]) -> None:
+    body = read_run(run.path, "any")
+    assert body["config"] == to_plain(RunConfig())
+    assert body["facts"] == json.loads(json.dumps(FACTS))
+    assert {"torch", "python", "processor", "threads", "ranks", "commit", "command"} <= set(body["environment"])
+    assert body["history"] == []
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match="the run folder is not empty"):
+        start(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_run_is_not_overwritten_by_another(run: RunFolder[Any]) -> None:
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(UserError, match="--resume"):
+        start(run.path)
+    assert (run.path / "run.json").read_bytes() == before
+
+
+def test_a_folder_in_use_names_the_process(run: RunFolder[Any]) -> None:
+    with pytest.raises(UserError, match=f"in use.*process {os.getpid()} on "):
+        start(run.path, resume=True)
+
+
+def test_a_killed_process_gives_its_folder_back(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            start(tmp_path / "run")
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    close(start(tmp_path / "run", resume=True))
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/nothing/run")):
+        with pytest.raises(UserError, match="the run folder cannot be written"):
+            start(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_read_only_parent_is_a_user_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(UserError, match="permission denied"):
+        start(tmp_path / "run")
+
+
+def lines(*steps: int) -> list[str]:
+    """Lines of metrics."""
+    return [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in steps]
+
+
+def test_cut_metrics_stand_beside_the_file(run: RunFolder[Any]) -> None:
+    for line in lines(5, 10, 15, 20):
+        run.log(json.loads(line))
+    run.cut_metrics(10)
+    assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
+    assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == "".join(lines(15, 20))
+    run.log({"step": 12, "train/loss": 1.0})
+    run.cut_metrics(11)
+    assert (run.path / "metrics.jsonl.2.bak").read_text("utf-8") == "".join(lines(12))
+    assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == "".join(lines(15, 20))
+    run.cut_metrics(11)
+    assert len(list(run.path.glob("*.bak"))) == 2
+
+
+@pytest.mark.parametrize("half", [lines(15)[0][:9], lines(15)[0][:-1], "{", "\0\0\0"])
+def test_half_a_line_of_a_killed_process_is_cut_off(half: str, run: RunFolder[Any]) -> None:
+    (run.path / "metrics.jsonl").write_text("".join(lines(5, 10)) + half, encoding="utf-8")
+    run.cut_metrics(10)
+    assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
+    assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == half
+
+
+def test_a_run_goes_on_with_its_facts_and_notes_what_changed(run: RunFolder[Any]) -> None:
+    close(run)
+    close(start(run.path, resume=True))
+    assert read_run(run.path)["history"] == []
+    close(start(run.path, resume=True, config=RunConfig(epochs=99)))
+    body = read_run(run.path)
+    assert body["config"]["epochs"] == 99
+    assert [entry["config"]["epochs"] for entry in body["history"]] == [99]
+
+
+@pytest.mark.parametrize("facts", [{"classes": ["a", "c"], "mean": (0.5, 0.25)}, {**FACTS, "num_train": 3}])
+def test_other_data_on_resume_is_refused_by_name(facts: dict[str, Any], run: RunFolder[Any]) -> None:
+    close(run)
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(UserError, match=r"the data is not what the run began with: (classes|num_train)"):
+        start(run.path, resume=True, facts=facts)
+    assert (run.path / "run.json").read_bytes() == before
+
+
+def test_another_projects_run_and_a_newer_format_are_refused(run: RunFolder[Any]) -> None:
+    with pytest.raises(UserError, match=r"made by projects\.any"):
+        read_run(run.path, "other")
+    body = read_run(run.path)
+    (run.path / "run.json").write_text(json.dumps({**body, "format": 2}), encoding="utf-8")
+    with pytest.raises(UserError, match="this version reads format 1"):
+        read_run(run.path)
+
+
+def test_a_run_is_complete_once_it_is_summed_up_for_its_length(run: RunFolder[Any]) -> None:
+    assert not run.is_complete
+    run.summarise({"accuracy": 0.5})
+    assert run.is_complete
+    assert not replace(run, config=RunConfig(epochs=99)).is_complete
+
+
+def test_checkpoints_are_rotated_with_the_best_kept(run: RunFolder[Any]) -> None:
+    for step in (1, 2, 3, 4):
+        run.save(step, {"loop": {"step": step}}, best_step=1)
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [f"step-{n:08d}" for n in (1, 3, 4)]
+
+
+def test_names_of_new_runs_count_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = unused_path("any")
+    assert first.parent == Path("runs", "any")
+    assert first.name.endswith("-1")
+    run = start(None)
+    assert run.path == first
+    assert unused_path("any").name == first.name[:-1] + "2"
+    close(run)
+
+
+def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = start(tmp_path / "run", world=World(1, 1, 2))
+    run.log({"step": 1, "train/loss": 1.0})
+    run.save(1, {}, None)
+    run.summarise({})
+    run.cut_metrics(0)
+    run.say("hello")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
