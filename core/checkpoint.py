@@ -162,7 +162,9 @@ def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
         try:
             verify(newest)
         except Broken as error:
-            raise RunError("checkpoint not written as it should be", f"{newest}: {error}", "look at the disk") from error
+            raise RunError(
+                "checkpoint not written as it should be", f"{newest}: {error}", "look at the disk"
+            ) from error
     for folder in superfluous:
         doomed = folder.with_name(f"{TEMPORARY}{folder.name}")  # half a deletion must not look like a checkpoint
         folder.rename(doomed)

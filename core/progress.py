@@ -17,7 +17,7 @@ class ProgressBar:
         self._console = Console(stderr=True, quiet=silent, highlight=False)
         self._bar: Progress | None = None
         if self._console.is_terminal and not silent:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
             self._bar = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
             self._task = self._bar.add_task("training", total=total_steps, completed=first_step, text="")
         self._began, self._first_step = time.perf_counter(), first_step
@@ -39,7 +39,7 @@ class ProgressBar:
     def show(self, epoch: int, step: int, loss: float) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            text = f"step {step}/{self.total_steps}  loss {loss:.4f}  {self.rate(step):,.0f}/s  {self.left(step)} left"
+            text = f"{step}/{self.total_steps}  loss {loss:.3f}  {self.rate(step):,.0f}/s  {self.left(step)} left"
             self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}", text=text, refresh=True)
             self._next_look = time.perf_counter() + SECONDS_BETWEEN_LOOKS
 

@@ -46,8 +46,8 @@ class Monitor(NamedTuple):
     larger_is_better: bool
 
     def better(self, new: float, old: float | None) -> bool:
-        """Whether a value beats the best so far."""
-        return old is None or (new > old if self.larger_is_better else new < old)
+        """Whether a value is as good as the best so far; of equals the later is kept, which has trained for longer."""
+        return old is None or (new >= old if self.larger_is_better else new <= old)
 
 
 @dataclass

@@ -35,13 +35,14 @@ def build_model(name: str, num_classes: int) -> nn.Module:
 class FastNet(nn.Module):
     """A whitening layer and three stages of two convolutions, with max pooling inside a stage's first one.
 
-    The whitening filters are computed from training pictures by `whiten` and then stay as they are. The other
-    filters begin as the identity on their first channels (Dirac), the rest of them as PyTorch's default.
+    The whitening filters are computed from training pictures by `whiten` and then stay as they are, so that no
+    gradient has to go back through the largest activations. The other filters begin as the identity on their first
+    channels (Dirac), the rest of them as PyTorch's default.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = (32, 64, 128)) -> None:
         super().__init__()
-        self.whitening = nn.Conv2d(3, 24, kernel_size=2)
+        self.whitening = nn.Conv2d(3, 24, kernel_size=2, bias=False)
         self.whitening.weight.requires_grad_(False)
         self.stages = nn.Sequential()
         channels = 24
@@ -63,13 +64,13 @@ class FastNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        features = self.stages(F.gelu(self.whitening(images)))
+        features = self.stages(F.relu(self.whitening(images)))
         logits: Tensor = self.head(F.adaptive_max_pool2d(features, 1).flatten(1))
         return logits / 9  # maxima are large; so the softmax starts soft
 
 
 class FastStage(nn.Module):
-    """Convolution, pooling to half the size, norm, GELU; convolution, norm, GELU."""
+    """Convolution, pooling to half the size, norm, ReLU; convolution, norm, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -82,8 +83,8 @@ class FastStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, S, S] → [N, channels_out, S/2, S/2]."""
-        x = F.gelu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        return F.gelu(self.norm2(self.conv2(x)))
+        x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
+        return F.relu(self.norm2(self.conv2(x)))
 
 
 class ResNet(nn.Module):

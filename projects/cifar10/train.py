@@ -16,6 +16,7 @@ def parse_arguments(argv: list[str] | None = None) -> Command[Config]:
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
     answer_early(parse_arguments)
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -103,7 +104,7 @@ def build_schedule(optimizer: Optimizer, config: Config, steps: int) -> LambdaLR
 
 def train(command: Command[Config]) -> None:
     """The whole training, from the settings to the summary."""
-    config = command.config
+    config, began = command.config, time.perf_counter()
     accelerator = Accelerator(
         device=config.device,
         precision=config.precision,
@@ -164,7 +165,7 @@ def train(command: Command[Config]) -> None:
     )
     distributed.stop()
     if run.world.is_main:
-        finish(run, loop, data, judged, accelerator, smoke=command.smoke)
+        finish(run, loop, data, judged, accelerator, began=began, smoke=command.smoke)
 
 
 def whiten(network: FastNet, data: Data, config: Config) -> None:
@@ -182,6 +183,7 @@ def finish(
     network: nn.Module,
     accelerator: Accelerator,
     *,
+    began: float,
     smoke: bool,
 ) -> None:
     """Looks at the test pictures, once, with the best weights; draws, sums up, says what to do next."""
@@ -202,6 +204,7 @@ def finish(
             "best_val_accuracy": loop.best,
             "best_step": loop.best_step,
             "steps": loop.step,
+            "seconds": round(time.perf_counter() - began, 1),  # of this process, from the settings to here
         }
     )
     print(

@@ -1,0 +1,111 @@
+"""The ledger of results: numbers of complete runs with what they depend on, and the table that READMEs show.
+
+`python -m core.results RUN_DIR... --output FILE` collects runs that differ only in their seed into one JSON file;
+`python -m core.results FILE...` prints the table. A README's table is that output, and a test compares them.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config import Parser, read_json
+from core.errors import UserError, run_command
+
+VERSIONS = ("python", "torch", "onnxruntime")
+INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
+
+
+def collect(run_dirs: Sequence[Path], name: str) -> dict[str, Any]:
+    """One result of complete runs: settings, command, seeds, and each number of their summaries with its spread.
+
+    Raises UserError for a run that is not complete, or whose settings, data or machine differ from the others'.
+    """
+    runs = [read_json(path / "run.json", "not a run folder", "give folders of complete runs") for path in run_dirs]
+    summaries = [read_json(path / "summary.json", "not a complete run", "finish it first") for path in run_dirs]
+    first = runs[0]
+    for path, run in zip(run_dirs, runs, strict=True):
+        if run["project"] != first["project"]:
+            raise UserError("runs of different projects", path, "collect them apart")
+        settings = [{k: v for k, v in r["config"].items() if k not in INVOCATION_ONLY} for r in (run, first)]
+        if settings[0] != settings[1] or run["environment"]["processor"] != first["environment"]["processor"]:
+            raise UserError("runs that differ in more than their seed", path, "collect them apart")
+    numbers = {}
+    for key in summaries[0]:
+        values = [summary[key] for summary in summaries]
+        if all(isinstance(value, int | float) for value in values):
+            numbers[key] = {"values": values, "mean": statistics.fmean(values), "spread": spread(values)}
+    environment = first["environment"]
+    return {
+        "name": name,
+        "project": first["project"],
+        "command": shown_command(first),
+        "seeds": [run["config"]["seed"] for run in runs],
+        "numbers": numbers,
+        "model": first["facts"].get("model"),
+        "commits": sorted({run["environment"]["commit"] or "unknown" for run in runs}),
+        "processor": environment["processor"],
+        "gpu": environment["gpu"],
+        "threads": environment["threads"],
+        "versions": {name: environment[name] for name in VERSIONS if name in environment},
+    }
+
+
+def spread(values: Sequence[float]) -> float:
+    """The sample standard deviation; 0 for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def shown_command(run: Mapping[str, Any]) -> str:
+    """The command that made a run, with the user's own folder names left out."""
+    words = [str(word) for word in run["environment"]["command"][1:]]
+    for flag, stand_in in (("--data", ["DIR"]), ("--seed", ["SEED"]), ("--run-dir", [])):
+        at = words.index(flag) if flag in words else -1
+        if at >= 0 and (flag != "--data" or "/" in words[at + 1]):
+            words[at if not stand_in else at + 1 : at + 2] = stand_in
+    return " ".join([f"python -m projects.{run['project']}.train", *words])
+
+
+def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
+    """A Markdown table; columns: heading → (key of a summary, format of its mean and spread)."""
+    lines = ["| result | " + " | ".join(columns) + " | seeds | machine |", "| --- |" + " --- |" * (len(columns) + 2)]
+    for result in results:
+        cells = []
+        for key, form in columns.values():
+            number = result["numbers"][key]
+            mean = format(number["mean"], form)
+            cells.append(f"{mean} ± {format(number['spread'], form)}" if len(result["seeds"]) > 1 else mean)
+        machine = result["gpu"] or result["processor"]
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        seeds = ", ".join(str(seed) for seed in result["seeds"])
+        lines.append(f"| {result['name']} | " + " | ".join(cells) + f" | {seeds} | {machine}; {versions} |")
+    return "\n".join(lines)
+
+
+COLUMNS = {
+    "test accuracy": ("test_accuracy", ".4f"),
+    "val accuracy": ("best_val_accuracy", ".4f"),
+    "seconds": ("seconds", ".0f"),
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = Parser(prog="python -m core.results", description="Collect runs into a result, or print results.")
+    parser.add_argument("paths", type=Path, nargs="+", help="run folders with --output, result files without")
+    parser.add_argument("--output", type=Path, help="the result file to write")
+    parser.add_argument("--name", default="", help="what the table calls the result")
+    arguments = parser.parse_args()
+    if arguments.output is None:
+        todo = "give files that --output wrote"
+        print(table([read_json(path, "not a result file", todo) for path in arguments.paths], COLUMNS))
+    else:
+        result = collect(arguments.paths, arguments.name or arguments.output.stem)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(table([result], COLUMNS))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,119 @@
+"""The classifier's run, killed at random instants and resumed, ends bit for bit as the unbroken one."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from projects.cifar10.train import parse_arguments, train
+from tests import forked
+from tests.projects.cifar10.conftest import MakeFolder
+
+TINY = ["--num-synthetic", 200, "--image-size", 16, "--batch-size", 20, "--epochs", 3, "--val-fraction", 0.1]
+TINY += ["--model", "fast", "--lr", 0.1, "--log-every", 7, "--checkpoint-every", 2, "--keep", 2, "--device", "cpu"]
+SYNTHETIC = ["--data", "synthetic", *TINY]
+SETTINGS = {
+    "averaged": ["--ema", 0.9, "--precision", "bf16"],
+    "accumulating": ["--ema", 0, "--precision", "fp32", "--accumulate", 2, "--clip-norm", 1],
+}
+
+
+def main(argv: list[str]) -> None:
+    train(parse_arguments(argv))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    forked.warm_up(main, ["--run-dir", tmp_path_factory.mktemp("warm") / "run", *SYNTHETIC, "--max-steps", 2])
+
+
+def ending(run_dir: Path) -> object:
+    """What the end of a run is: weights, all states, metrics, and the summary with the test accuracy."""
+    return forked.ending(run_dir), (run_dir / "summary.json").read_text()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_three_kills_at_random_instants_give_three_equal_endings(name: str, tmp_path: Path) -> None:
+    settings = [*SYNTHETIC, *SETTINGS[name]]
+    began = time.monotonic()
+    assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings]) == 0
+    whole_seconds = time.monotonic() - began
+    expected = ending(tmp_path / "whole")
+    moments = random.Random(name)
+    killed = 0
+    for share in (0.2, 0.45, 0.7):
+        run_dir = tmp_path / str(share)
+        kill_after: float | None = whole_seconds * (share + moments.uniform(-0.12, 0.12))
+        code = forked.run(main, ["--run-dir", run_dir, *settings], kill_after=kill_after)
+        while code != 0:
+            assert code == -9
+            killed += 1
+            kill_after = whole_seconds * moments.uniform(0.1, 0.6) if killed % 3 == 0 else None
+            arguments = ["--resume", run_dir] if (run_dir / "run.json").exists() else ["--run-dir", run_dir, *settings]
+            code = forked.run(main, arguments, kill_after=kill_after)
+        assert ending(run_dir) == expected
+        assert not list(run_dir.glob("checkpoints/.tmp-*"))
+    assert killed >= 2, "too few of the kills hit a running program"
+
+
+def test_a_streamed_folder_with_workers_is_taken_up_in_the_middle_of_an_epoch(
+    make_folder: MakeFolder, tmp_path: Path
+) -> None:
+    settings = ["--data", make_folder(train=20, val=3), *TINY, "--ema", 0.9, "--resident", "no", "--workers", 1]
+    assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings, "--epochs", 2]) == 0
+    assert forked.run(main, ["--run-dir", tmp_path / "broken", *settings, "--epochs", 2, "--max-steps", 1]) == 0
+    # The mean of the rate's way is another one until the last step is known, so only its first step may be shared.
+    assert forked.run(main, ["--resume", tmp_path / "broken", "--workers", 0]) == 0
+    assert (tmp_path / "broken" / "summary.json").exists()
+
+
+def test_a_complete_run_says_so_and_no_file_changes(tmp_path: Path) -> None:
+    run_dir, said = tmp_path / "run", tmp_path / "said"
+    assert forked.run(main, ["--run-dir", run_dir, *SYNTHETIC, "--epochs", 1]) == 0
+    before = contents(run_dir)
+    assert forked.run(telling(said), ["--resume", run_dir]) == 0
+    assert said.read_text() == f"already complete: {run_dir}\n"
+    assert contents(run_dir) == before
+
+
+def test_a_complete_run_goes_on_when_more_epochs_are_asked_for(tmp_path: Path) -> None:
+    assert forked.run(main, ["--run-dir", tmp_path / "run", *SYNTHETIC, "--epochs", 1]) == 0
+    assert forked.run(main, ["--resume", tmp_path / "run", "--epochs", 2]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 18
+
+
+@pytest.mark.parametrize("setting", [["--model", "resnet20"], ["--lr", 0.2], ["--image-size", 17], ["--flip"]])
+def test_another_structural_setting_is_refused_and_no_file_changes(setting: list[object], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert forked.run(main, ["--run-dir", run_dir, *SYNTHETIC, "--no-flip", "--max-steps", 1]) == 0
+    before = contents(run_dir)
+    assert forked.run(main, ["--resume", run_dir, *setting]) == 2
+    assert contents(run_dir) == before
+
+
+def test_other_pictures_are_refused_and_no_file_changes(make_folder: MakeFolder, tmp_path: Path) -> None:
+    data, run_dir = make_folder(train=10, val=2), tmp_path / "run"
+    assert forked.run(main, ["--run-dir", run_dir, "--data", data, *TINY, "--max-steps", 1]) == 0
+    next((data / "train").glob("*/*.png")).unlink()
+    before = contents(run_dir)
+    assert forked.run(main, ["--resume", run_dir, "--max-steps", 2]) == 2
+    assert contents(run_dir) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file but the lock, which names its last holder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
+
+
+def telling(path: Path) -> Callable[[list[str]], None]:
+    """The program, with its standard output in a file."""
+
+    def tell(argv: list[str]) -> None:
+        with path.open("w") as file, redirect_stdout(file):
+            main(argv)
+
+    return tell
