@@ -47,7 +47,7 @@ def collect(run_dirs: Sequence[Path], name: str) -> dict[str, Any]:
         "commits": sorted({run["environment"]["commit"] or "unknown" for run in runs}),
         "processor": environment["processor"],
         "gpu": environment["gpu"],
-        "threads": environment["threads"],
+        "threads": [run["environment"]["threads"] for run in runs],
         "versions": {name: environment[name] for name in VERSIONS if name in environment},
     }
 

@@ -18,19 +18,21 @@ class Config(RunConfig):
     """Fields beyond core's: the network, the recipe, the augmentation, the split."""
 
     data: str = option("cifar10", "cifar10 (downloads it), synthetic, or a folder with train/CLASS/* and test/CLASS/*")
-    epochs: int = option(20, "passes over the training data", low=1, harmless=True)
-    batch_size: int = option(500, "images of one forward pass, over all ranks together", low=1)
+    epochs: int = option(24, "passes over the training data", low=1, harmless=True)
+    batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
     model: str = option("auto", "fast, resnet18, resnet20, timm:NAME, or auto: resnet18 on a GPU, fast on a CPU")
     optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with Nesterov momentum, or AdamW")
-    lr: float = option(0.7, "peak learning rate (AdamW wants about 0.002)", above=0)
+    lr: float = option(0.35, "peak learning rate (AdamW wants about 0.002)", above=0)
     momentum: float = option(0.85, "momentum of SGD", low=0, below=1)
-    weight_decay: float = option(0.004, "weight decay of filters and matrices; none for biases and norms", low=0)
+    weight_decay: float = option(0.0006, "weight decay of filters and matrices; none for biases and norms", low=0)
     schedule: Literal["one-cycle", "cosine"] = option("one-cycle", "straight up and down, or warm-up and cosine")
     warmup: float = option(0.2, "share of the training in which the rate rises", low=0, below=1)
     label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
-    crop_padding: int = option(4, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
+    crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
     flip: bool = option(True, "mirror half of the pictures")
-    cutout: int = option(8, "side of the square that is blanked out, in pixels", low=0, high=64)
+    cutout: int = option(
+        0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64
+    )
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
     image_size: int = option(32, "side of the square that pictures are brought to, in pixels", low=16, high=512)

@@ -40,7 +40,7 @@ class FastNet(nn.Module):
     channels (Dirac), the rest of them as PyTorch's default.
     """
 
-    def __init__(self, num_classes: int, widths: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, num_classes: int, widths: Sequence[int] = (32, 96, 192)) -> None:
         super().__init__()
         self.whitening = nn.Conv2d(3, 24, kernel_size=2, bias=False)
         self.whitening.weight.requires_grad_(False)
