@@ -1,0 +1,36 @@
+"""The table of benchmarks that the README shows: python -m tests.benchmarks.ledger prints it from results/*.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# Benchmark, table in its file, quantity, heading, and how a number of it is written.
+SHOWN = (
+    ("step", "step", "processor_us", "one optimizer step, tiny MLP, processor time", "{:,.0f} µs"),
+    ("step", "step, peers loaded", "processor_us", "the same with the peers' packages loaded", "{:,.0f} µs"),
+    ("images", "images", "images_per_second", "CIFAR-10 training, end to end", "{:,.0f} images/s"),
+    ("onnx", "batch 1", "wall_ms", "classifying 1 picture", "{:,.2f} ms"),
+    ("onnx", "batch 64", "wall_ms", "classifying 64 pictures", "{:,.1f} ms"),
+    ("checkpoint", "fast network", "wall_ms", "training blocked by a save, small network", "{:,.1f} ms"),
+    ("checkpoint", "50 million weights", "wall_ms", "training blocked by a save, 600 MB", "{:,.0f} ms"),
+)
+
+
+def markdown(folder: Path = RESULTS) -> str:
+    """All shown tables as one, medians with ratios to the first side of each; then machine and versions."""
+    lines = ["| what | side | median | ratio |", "| --- | --- | --- | --- |"]
+    environments = set()
+    for benchmark, table, quantity, heading, form in SHOWN:
+        result = json.loads((folder / f"{benchmark}.json").read_text("utf-8"))
+        rows: list[dict[str, Any]] = result["tables"].get(table, [])
+        environment = result["environment"]
+        environments.add(f"{environment['processor']}, {environment['threads']} thread; torch {environment['torch']}")
+        for number, row in enumerate(rows):
+            median, ratio = row[quantity]["median"], row[f"{quantity}_ratio"]["median"]
+            lines.append(f"| {'' if number else heading} | {row['name']} | {form.format(median)} | {ratio:.2f} |")
+    return "\n".join([*lines, "", "; ".join(sorted(environments))])
+
+
+if __name__ == "__main__":
+    print(markdown())
