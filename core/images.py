@@ -123,7 +123,7 @@ class Squares:
         """Sample `index`; the random choices are made for the whole batch on the device."""
         number = int(self.indices[index])
         image = square(decode(self.listing.paths[number]), self.size)
-        return np.ascontiguousarray(image), int(self.listing.labels[number]), index
+        return image.copy(), int(self.listing.labels[number]), index
 
     def name(self, index: int) -> str:
         """The sample's path."""

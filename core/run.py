@@ -75,7 +75,6 @@ class RunFolder(Generic[C]):
                 run._take_up()
             else:
                 run._create()
-            run._events = Events(path / "tensorboard")
         distributed.barrier()
         return run
 
@@ -84,7 +83,7 @@ class RunFolder(Generic[C]):
         if self.world.is_main:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            assert self._events is not None
+            self._events = self._events or Events(self.path / "tensorboard")
             self._events.add(record["step"], {k: v for k, v in record.items() if isinstance(v, float)})
 
     def cut_metrics(self, step: int) -> None:
@@ -114,8 +113,8 @@ class RunFolder(Generic[C]):
         if self.world.is_main:
             body = {"config": to_plain(self.config), **summary}
             checkpoint.write_atomically(self.path / "summary.json", json.dumps(body, indent=1).encode())
-            assert self._events is not None
-            self._events.close()
+            if self._events is not None:
+                self._events.close()
             os.close(self._lock_descriptor)
 
     def say(self, text: str) -> None:

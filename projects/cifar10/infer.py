@@ -35,10 +35,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.top < 1:
         raise UserError("value out of range", f"--top {arguments.top}", "give at least 1")
+    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
+        raise UserError("not a folder", f"--output {arguments.output}", "give another")
     model = OnnxModel(arguments.model, task=TASK)
     paths = expand(arguments.inputs)
-    if arguments.output is not None:
-        arguments.output.mkdir(parents=True, exist_ok=True)
     predict(model, paths, arguments.top, arguments.json, arguments.output)
 
 
@@ -59,6 +59,7 @@ def predict(model: OnnxModel, paths: Sequence[Path], top: int, as_json: bool, ou
         share = f"{right / known:.4f} of {known:,} pictures whose folder names a class"
         print(f"accuracy {share}", file=sys.stderr)
     if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
         (output / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         sheet([json.loads(line) for line in lines[:64]], output / "sheet.png")
 

@@ -1,9 +1,10 @@
 """What the classifier's tests share: one smoke run with its exported files, and folders of small pictures."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -60,3 +61,9 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return tmp_path / "pictures"
 
     return make
+
+
+def summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json without settings, and without what two equal runs may differ in."""
+    numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
+    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}

@@ -1,19 +1,21 @@
 """The classifier's run, killed at random instants and resumed, ends bit for bit as the unbroken one."""
 
-import json
 import random
+import signal
 import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
-from projects.cifar10.train import parse_arguments, train
+from projects.cifar10 import train as program
+from projects.cifar10.data import Batch
 from tests import forked
-from tests.projects.cifar10.conftest import MakeFolder
+from tests.projects.cifar10.conftest import MakeFolder, summary
 
-TINY = ["--num-synthetic", 200, "--image-size", 16, "--batch-size", 20, "--epochs", 3, "--val-fraction", 0.1]
+TINY = ["--num-synthetic", 200, "--image-size", 16, "--batch-size", 20, "--epochs", 2, "--val-fraction", 0.1]
 TINY += ["--model", "fast", "--lr", 0.1, "--log-every", 7, "--checkpoint-every", 2, "--keep", 2, "--device", "cpu"]
 SYNTHETIC = ["--data", "synthetic", *TINY]
 SETTINGS = {
@@ -23,7 +25,7 @@ SETTINGS = {
 
 
 def main(argv: list[str]) -> None:
-    train(parse_arguments(argv))
+    program.train(program.parse_arguments(argv))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,7 +35,7 @@ def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def ending(run_dir: Path) -> object:
     """What the end of a run is: weights, all states, metrics, and the summary with the test accuracy."""
-    return forked.ending(run_dir), (run_dir / "summary.json").read_text()
+    return forked.ending(run_dir), summary(run_dir)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -60,15 +62,32 @@ def test_three_kills_at_random_instants_give_three_equal_endings(name: str, tmp_
     assert killed >= 2, "too few of the kills hit a running program"
 
 
-def test_a_streamed_folder_with_workers_is_taken_up_in_the_middle_of_an_epoch(
+def test_a_streamed_folder_is_taken_up_in_the_middle_of_an_epoch_with_other_workers(
     make_folder: MakeFolder, tmp_path: Path
 ) -> None:
-    settings = ["--data", make_folder(train=20, val=3), *TINY, "--ema", 0.9, "--resident", "no", "--workers", 1]
-    assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings, "--epochs", 2]) == 0
-    assert forked.run(main, ["--run-dir", tmp_path / "broken", *settings, "--epochs", 2, "--max-steps", 1]) == 0
-    # The mean of the rate's way is another one until the last step is known, so only its first step may be shared.
+    settings = ["--data", make_folder(train=20, val=3), *TINY, "--ema", 0.9, "--resident", "no"]
+    assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings, "--workers", 0]) == 0
+    assert forked.run(stopping_at(4), ["--run-dir", tmp_path / "broken", *settings, "--workers", 1]) == 143
     assert forked.run(main, ["--resume", tmp_path / "broken", "--workers", 0]) == 0
-    assert (tmp_path / "broken" / "summary.json").exists()
+    assert ending(tmp_path / "broken") == ending(tmp_path / "whole")
+
+
+def stopping_at(step: int) -> forked.Main:
+    """The program, which sends itself SIGTERM in the train step of a number."""
+
+    def stop(argv: list[str]) -> None:
+        inner = program.train_step
+
+        def train_step(batch: Batch, **rest: Any) -> dict[str, Tensor]:
+            metrics = inner(batch, **rest)
+            if rest["scheduler"].last_epoch == step:
+                signal.raise_signal(signal.SIGTERM)
+            return metrics
+
+        program.train_step = train_step
+        main(argv)
+
+    return stop
 
 
 def test_a_complete_run_says_so_and_no_file_changes(tmp_path: Path) -> None:
@@ -83,16 +102,16 @@ def test_a_complete_run_says_so_and_no_file_changes(tmp_path: Path) -> None:
 def test_a_complete_run_goes_on_when_more_epochs_are_asked_for(tmp_path: Path) -> None:
     assert forked.run(main, ["--run-dir", tmp_path / "run", *SYNTHETIC, "--epochs", 1]) == 0
     assert forked.run(main, ["--resume", tmp_path / "run", "--epochs", 2]) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 18
+    assert summary(tmp_path / "run")["steps"] == 18
 
 
-@pytest.mark.parametrize("setting", [["--model", "resnet20"], ["--lr", 0.2], ["--image-size", 17], ["--flip"]])
-def test_another_structural_setting_is_refused_and_no_file_changes(setting: list[object], tmp_path: Path) -> None:
+def test_another_structural_setting_is_refused_and_no_file_changes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert forked.run(main, ["--run-dir", run_dir, *SYNTHETIC, "--no-flip", "--max-steps", 1]) == 0
     before = contents(run_dir)
-    assert forked.run(main, ["--resume", run_dir, *setting]) == 2
-    assert contents(run_dir) == before
+    for setting in (["--model", "resnet20"], ["--lr", 0.2], ["--image-size", 17], ["--flip"]):
+        assert forked.run(main, ["--resume", run_dir, *setting]) == 2
+        assert contents(run_dir) == before
 
 
 def test_other_pictures_are_refused_and_no_file_changes(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -109,7 +128,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
 
 
-def telling(path: Path) -> Callable[[list[str]], None]:
+def telling(path: Path) -> forked.Main:
     """The program, with its standard output in a file."""
 
     def tell(argv: list[str]) -> None:

