@@ -7,6 +7,7 @@ before the optimizer sees them: a gradient that is not finite never reaches a we
 
 import ctypes
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -73,6 +74,7 @@ class Accelerator:
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
             torch.use_deterministic_algorithms(True)
         distributed.start(self.world, self.device.type)
 

@@ -30,9 +30,7 @@ class Config(RunConfig):
     label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
     crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
     flip: bool = option(True, "mirror half of the pictures")
-    cutout: int = option(
-        0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64
-    )
+    cutout: int = option(0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64)
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
     image_size: int = option(32, "side of the square that pictures are brought to, in pixels", low=16, high=512)

@@ -71,7 +71,7 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(found["model"]["weight"], torch.ones(100))
 
 
-def test_a_disk_that_stores_something_else_costs_no_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_stores_something_else_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     older = save(tmp_path, 1, state(1), project="any")
     system(monkeypatch, write=lambda descriptor, data: os.write(descriptor, bytes(len(data))))
     save(tmp_path, 2, state(2), project="any")
