@@ -68,7 +68,7 @@ def shown_command(run: Mapping[str, Any]) -> str:
 
 
 def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
-    """A Markdown table; columns: heading → (key of a summary, format of its mean and spread)."""
+    """A Markdown table, and the command of each result; columns: heading → (key of a summary, format of a number)."""
     lines = ["| result | " + " | ".join(columns) + " | seeds | machine |", "| --- |" + " --- |" * (len(columns) + 2)]
     for result in results:
         cells = []
@@ -80,7 +80,8 @@ def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str,
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         seeds = ", ".join(str(seed) for seed in result["seeds"])
         lines.append(f"| {result['name']} | " + " | ".join(cells) + f" | {seeds} | {machine}; {versions} |")
-    return "\n".join(lines)
+    commands = [f"- {result['name']}: `{result['command']}`" for result in results]
+    return "\n".join([*lines, "", *commands])
 
 
 COLUMNS = {

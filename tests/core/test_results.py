@@ -45,6 +45,7 @@ def test_seeds_become_mean_and_spread_with_the_command_but_no_private_path(tmp_p
     assert str(tmp_path) not in json.dumps(result)
     assert "somewhere" not in json.dumps(result)
     shown = table([result], {"accuracy": ("test_accuracy", ".2f")})
+    assert shown.endswith(f"- pictures: `{result['command']}`")
     assert "| pictures | 0.60 ± 0.10 | 0, 1, 2 | Z80, 1 cores; python 3.11, torch 2.11 |" in shown
 
 
