@@ -211,7 +211,7 @@ def as_safetensors(tensors: Mapping[str, Tensor]) -> Sequence[Buffer]:
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):  # keeps all aligned
         begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        buffers.append(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        buffers.append(tensor.reshape(-1).view(torch.uint8).numpy().data)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little") + text, *buffers]
