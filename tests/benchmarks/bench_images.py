@@ -43,7 +43,7 @@ LADDER = {
     "channels_last": "+ channels_last",
     "resident": "+ resident uint8, a batch augmented at a time",
     "malloc": "+ freed memory kept",
-    OURS: "projects.cifar10 as it is: + fused SGD, averaged weights, schedule, cutout, checks",
+    OURS: "projects.cifar10 as it is: + fused SGD, averaged weights, schedule, checks",
 }
 WITH_WORKERS = "usual, 2 workers"
 
