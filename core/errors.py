@@ -7,11 +7,13 @@ saving. Standard error ends with one line `error: what: where; what to do`. `--d
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
 MAX_LINE_CHARACTERS = 600
+SECONDS_FOR_RANK_0 = 15.0
 
 
 class UserError(Exception):
@@ -51,8 +53,11 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 
             traceback.print_exc()
         code, line = describe(error)
-        if not (code == 2 and os.environ.get("RANK", "0") != "0"):  # every rank finds the same wrong input
-            print(printable(line), file=sys.stderr, flush=True)
+        if code == 2 and os.environ.get("RANK", "0") != "0":
+            # Every rank finds the same wrong input. Rank 0 says so, and its end ends this process too; to leave first
+            # would end rank 0 before it has spoken.
+            time.sleep(SECONDS_FOR_RANK_0)
+        print(printable(line), file=sys.stderr, flush=True)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         with suppress(OSError):
             sys.stdout.flush()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core import errors
 from core.errors import MAX_LINE_CHARACTERS, RunError, Stopped, UserError, run_command
 
 ROOT = Path(__file__).parents[2]
@@ -110,11 +111,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_wrong_input_is_said_by_rank_0_only(
+def test_with_wrong_input_other_ranks_leave_rank_0_time_to_speak(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
-    assert outcome(UserError("wrong", "here", "look"), capsys) == (2, "")
+    assert outcome(UserError("wrong", "here", "look"), capsys) == (2, "error: [rank 1] wrong: here; look\n")
+    assert waited == [errors.SECONDS_FOR_RANK_0]
 
 
 def test_a_failure_of_another_rank_names_the_rank(
