@@ -73,8 +73,7 @@ class Order:
         everything = torch.arange(self.num_samples)
         if self.training:
             everything = randomness.permutation(self.seed, epoch, self.num_samples)
-        for number in range(start, len(self)):
-            batch = everything[number * self.batch_size : (number + 1) * self.batch_size]
+        for batch in everything.split(self.batch_size)[start : len(self)]:
             mine = batch[self.world.rank :: self.world.size] if self.world.size > 1 else batch
             if len(mine):
                 yield mine

@@ -62,7 +62,7 @@ def train_step(
         logits = forward(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     accelerator.step(loss, optimizer, scheduler=scheduler, ema=ema)
-    return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).float().mean()}
+    return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).mean(dtype=torch.float32)}
 
 
 def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool) -> dict[str, float]:

@@ -134,7 +134,7 @@ def train_step(
         logits = network(inputs)
     loss = F.cross_entropy(logits.float(), labels)
     accelerator.step(loss, optimizer, scheduler=scheduler, ema=ema)
-    return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).float().mean()}
+    return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).mean(dtype=torch.float32)}
 
 
 def core_fit(problem: Problem, folder: Path) -> None:
