@@ -69,13 +69,16 @@ def shown_command(run: Mapping[str, Any]) -> str:
 
 def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
     """A Markdown table, and the command of each result; columns: heading → (key of a summary, format of a number)."""
-    lines = ["| result | " + " | ".join(columns) + " | seeds | machine |", "| --- |" + " --- |" * (len(columns) + 2)]
+    lines = ["| result | " + " | ".join(columns) + " | seconds (threads) | seeds | machine |"]
+    lines.append("| --- |" + " --- |" * (len(columns) + 3))
     for result in results:
         cells = []
         for key, form in columns.values():
             number = result["numbers"][key]
             mean = format(number["mean"], form)
             cells.append(f"{mean} ± {format(number['spread'], form)}" if len(result["seeds"]) > 1 else mean)
+        times = zip(result["numbers"]["seconds"]["values"], result["threads"], strict=True)
+        cells.append(", ".join(f"{seconds:.0f} ({threads})" for seconds, threads in times))
         machine = result["gpu"] or result["processor"]
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         seeds = ", ".join(str(seed) for seed in result["seeds"])
@@ -87,7 +90,6 @@ def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str,
 COLUMNS = {
     "test accuracy": ("test_accuracy", ".4f"),
     "val accuracy": ("best_val_accuracy", ".4f"),
-    "seconds": ("seconds", ".0f"),
 }
 
 

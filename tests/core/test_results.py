@@ -46,7 +46,9 @@ def test_seeds_become_mean_and_spread_with_the_command_but_no_private_path(tmp_p
     assert "somewhere" not in json.dumps(result)
     shown = table([result], {"accuracy": ("test_accuracy", ".2f")})
     assert shown.endswith(f"- pictures: `{result['command']}`")
-    assert "| pictures | 0.60 ± 0.10 | 0, 1, 2 | Z80, 1 cores; python 3.11, torch 2.11 |" in shown
+    assert (
+        "| pictures | 0.60 ± 0.10 | 10 (1), 10 (1), 10 (1) | 0, 1, 2 | Z80, 1 cores; python 3.11, torch 2.11 |" in shown
+    )
 
 
 def test_runs_with_other_settings_are_refused(tmp_path: Path) -> None:
