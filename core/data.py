@@ -73,7 +73,7 @@ class Order:
         everything = torch.arange(self.num_samples)
         if self.training:
             everything = randomness.permutation(self.seed, epoch, self.num_samples)
-        for batch in everything.split(self.batch_size)[start : len(self)]:
+        for batch in torch.split(everything, self.batch_size)[start : len(self)]:
             mine = batch[self.world.rank :: self.world.size] if self.world.size > 1 else batch
             if len(mine):
                 yield mine
