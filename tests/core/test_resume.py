@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -63,19 +64,21 @@ def stopping_at(step: int) -> forked.Main:
 
 def test_twenty_kills_at_random_instants_give_twenty_equal_endings(tmp_path: Path) -> None:
     settings = ["--accumulate", 2, "--ema", 0.9, "--precision", "bf16", "--checkpoint-every", 3, "--epochs", 4]
+    began = time.monotonic()
     assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", *settings]) == 0
+    duration = time.monotonic() - began
     expected = forked.ending(tmp_path / "whole")
     moments = random.Random(0)
     killed = 0
     for number in range(20):
         run_dir = tmp_path / str(number)
-        kill_after: float | None = moments.uniform(0, 0.35)
+        kill_after: float | None = moments.uniform(0, duration)
         code = forked.run(toy.main, ["--run-dir", run_dir, *settings], kill_after=kill_after)
         while code != 0:
             killed += 1
             begun = (run_dir / "run.json").exists()
             arguments = ["--resume", run_dir] if begun else ["--run-dir", run_dir, *settings]
-            kill_after = moments.uniform(0, 0.35) if killed % 3 else None
+            kill_after = moments.uniform(0, duration) if killed % 3 else None
             code = forked.run(toy.main, arguments, kill_after=kill_after)
         assert forked.ending(run_dir) == expected
         assert not list(run_dir.glob("checkpoints/.tmp-*"))
