@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from core.config import Parser
-from core.errors import RunError, UserError, describe, run_command
+from core.errors import RunError, UserError, advice, run_command
 
 Buffer = bytes | memoryview
 FORMAT = 1
@@ -81,10 +81,9 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) ->
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        _, line = describe(error)
-        what, _, rest = line.removeprefix("error: ").partition(": ")
-        _, _, todo = rest.rpartition("; ")
-        raise RunError(f"checkpoint of step {step} not written, {what}", error.filename or parent, todo) from error
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        what = f"checkpoint of step {step} not written, {reason}"
+        raise RunError(what, error.filename or parent, advice(error)) from error
     return final
 
 
