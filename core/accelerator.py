@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.profiler import record_function
 
 from core import distributed
-from core.config import Device, Precision
+from core.config import Device, Precision, RunConfig
 from core.errors import RunError, UserError
 from core.optim import Ema
 
@@ -77,6 +77,17 @@ class Accelerator:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
             torch.use_deterministic_algorithms(True)
         distributed.start(self.world, self.device.type)
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """The accelerator that a run's settings ask for."""
+        return cls(
+            device=config.device,
+            precision=config.precision,
+            clip_norm=config.clip_norm,
+            compile=config.compile,
+            deterministic=config.deterministic,
+        )
 
     def describe(self) -> str:
         """Device and precision in a few words, for the log."""

@@ -47,6 +47,7 @@ class RunConfig:
 
     data: str = option("synthetic", "what to train on", harmless=False)
     epochs: int = option(10, "passes over the training data", low=1, harmless=True)
+    patience: int = option(0, "stop after this many evaluations without a better one; 0: never", low=0, harmless=True)
     max_steps: int | None = option(None, "stop after this many optimizer steps", low=1, harmless=True)
     batch_size: int = option(128, "samples of one forward pass, over all ranks together", low=1)
     lr: float = option(1e-3, "peak learning rate", above=0)

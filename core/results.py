@@ -1,7 +1,8 @@
 """The ledger of results: numbers of complete runs with what they depend on, and the table that READMEs show.
 
-`python -m core.results RUN_DIR... --output FILE` collects runs that differ only in their seed into one JSON file;
-`python -m core.results FILE...` prints the table. A README's table is that output, and a test compares them.
+`python -m core.results RUN_DIR... --output FILE --show test_accuracy:.4f` collects runs that differ only in their seed
+into one JSON file, of which the table shows the named numbers; `python -m core.results FILE...` prints the table. A
+README's table is that output, and a test compares them.
 """
 
 import json
@@ -17,10 +18,11 @@ VERSIONS = ("python", "torch", "onnxruntime")
 INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
 
 
-def collect(run_dirs: Sequence[Path], name: str) -> dict[str, Any]:
+def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dict[str, Any]:
     """One result of complete runs: settings, command, seeds, and each number of their summaries with its spread.
 
-    Raises UserError for a run that is not complete, or whose settings, data or machine differ from the others'.
+    show: the numbers that the table shows, with their formats. Raises UserError for a run that is not complete, or
+    whose settings, data or machine differ from the others', and for a number that is not in the summaries.
     """
     runs = [read_json(path / "run.json", "not a run folder", "give folders of complete runs") for path in run_dirs]
     summaries = [read_json(path / "summary.json", "not a complete run", "finish it first") for path in run_dirs]
@@ -36,9 +38,13 @@ def collect(run_dirs: Sequence[Path], name: str) -> dict[str, Any]:
         values = [summary[key] for summary in summaries]
         if all(isinstance(value, int | float) for value in values):
             numbers[key] = {"values": values, "mean": statistics.fmean(values), "spread": spread(values)}
+    for key in show:
+        if key not in numbers:
+            raise UserError("no such number", f"--show {key}", f"choose from {', '.join(numbers)}")
     environment = first["environment"]
     return {
         "name": name,
+        "show": dict(show),
         "project": first["project"],
         "command": shown_command(first),
         "seeds": [run["config"]["seed"] for run in runs],
@@ -67,30 +73,31 @@ def shown_command(run: Mapping[str, Any]) -> str:
     return " ".join([f"python -m projects.{run['project']}.train", *words])
 
 
-def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
-    """A Markdown table, and the command of each result; columns: heading → (key of a summary, format of a number)."""
-    lines = ["| result | " + " | ".join(columns) + " | seconds (threads) | seeds | machine |"]
-    lines.append("| --- |" + " --- |" * (len(columns) + 3))
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table, and the command of each result."""
+    lines = ["| result | measured | seconds (threads) | seeds | machine |", "| --- | --- | --- | --- | --- |"]
     for result in results:
-        cells = []
-        for key, form in columns.values():
-            number = result["numbers"][key]
-            mean = format(number["mean"], form)
-            cells.append(f"{mean} ± {format(number['spread'], form)}" if len(result["seeds"]) > 1 else mean)
+        shown = [f"{words(key)} {measured(result, key, form)}" for key, form in result["show"].items()]
         times = zip(result["numbers"]["seconds"]["values"], result["threads"], strict=True)
-        cells.append(", ".join(f"{seconds:.0f} ({threads})" for seconds, threads in times))
-        machine = result["gpu"] or result["processor"]
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        seconds = ", ".join(f"{seconds:.0f} ({threads})" for seconds, threads in times)
         seeds = ", ".join(str(seed) for seed in result["seeds"])
-        lines.append(f"| {result['name']} | " + " | ".join(cells) + f" | {seeds} | {machine}; {versions} |")
+        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+        machine = f"{result['gpu'] or result['processor']}; {versions}"
+        lines.append(f"| {result['name']} | {', '.join(shown)} | {seconds} | {seeds} | {machine} |")
     commands = [f"- {result['name']}: `{result['command']}`" for result in results]
     return "\n".join([*lines, "", *commands])
 
 
-COLUMNS = {
-    "test accuracy": ("test_accuracy", ".4f"),
-    "val accuracy": ("best_val_accuracy", ".4f"),
-}
+def words(key: str) -> str:
+    """A summary's key as a reader wants it."""
+    return key.replace("_", " ")
+
+
+def measured(result: Mapping[str, Any], key: str, form: str) -> str:
+    """A number, with its spread over seeds where there are several."""
+    number = result["numbers"][key]
+    mean = format(number["mean"], form)
+    return f"{mean} ± {format(number['spread'], form)}" if len(result["seeds"]) > 1 else mean
 
 
 def main() -> None:
@@ -99,15 +106,17 @@ def main() -> None:
     parser.add_argument("paths", type=Path, nargs="+", help="run folders with --output, result files without")
     parser.add_argument("--output", type=Path, help="the result file to write")
     parser.add_argument("--name", default="", help="what the table calls the result")
+    parser.add_argument("--show", nargs="+", default=[], metavar="KEY:FORMAT", help="what the table shows")
     arguments = parser.parse_args()
     if arguments.output is None:
         todo = "give files that --output wrote"
-        print(table([read_json(path, "not a result file", todo) for path in arguments.paths], COLUMNS))
+        print(table([read_json(path, "not a result file", todo) for path in arguments.paths]))
     else:
-        result = collect(arguments.paths, arguments.name or arguments.output.stem)
+        show = dict(pair.partition(":")[::2] for pair in arguments.show)
+        result = collect(arguments.paths, arguments.name or arguments.output.stem, show)
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(table([result], COLUMNS))
+        print(table([result]))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from core.errors import UserError
 
 C = TypeVar("C", bound=RunConfig)
 FORMAT = 1
+PACKAGES = ("torch", "torchvision", "timm", "tokenizers", "pandas", "onnx", "onnxruntime", "numpy", "safetensors")
 TIME_FIELDS = ("seconds", "samples_per_second")  # what two equal runs may differ in
 
 
@@ -117,6 +118,13 @@ class RunFolder(Generic[C]):
                 self._events.close()
             os.close(self._lock_descriptor)
 
+    def says_complete(self) -> bool:
+        """Whether nothing is left to do in a run that was taken up; it is then said."""
+        if self.resumed and self.is_complete:
+            self.say(f"already complete: {self.path}")
+            return True
+        return False
+
     def say(self, text: str) -> None:
         """Prints a line, once for all ranks."""
         if self.world.is_main:
@@ -130,7 +138,7 @@ class RunFolder(Generic[C]):
             return False
         done = json.loads(path.read_bytes())["config"]
         wanted = to_plain(self.config)
-        return all(done[name] == wanted[name] for name in ("epochs", "max_steps"))
+        return all(done[name] == wanted[name] for name in ("epochs", "max_steps", "patience"))
 
     def _create(self) -> None:
         """Writes run.json into an empty folder."""
@@ -197,7 +205,7 @@ def read_run(path: Path, project: str | None = None) -> dict[str, Any]:
 def environment(world: World) -> dict[str, Any]:
     """What a result depends on besides settings and data: versions, machine, commit."""
     versions = {}
-    for name in ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "safetensors"):
+    for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {

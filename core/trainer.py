@@ -19,7 +19,7 @@ from core import checkpoint, distributed, randomness
 from core.accelerator import Accelerator, NonFinite
 from core.config import RunConfig
 from core.data import Loader
-from core.errors import Stopped, UserError
+from core.errors import RunError, Stopped, UserError
 from core.profiling import StepProfiler
 from core.progress import ProgressBar
 from core.run import RunFolder
@@ -62,7 +62,14 @@ class LoopState:
     first_loss: float | None = None
     last_loss: float | None = None
     evaluated_step: int = -1
+    evaluations_without_gain: int = 0
     pending: dict[str, list[Tensor]] = field(default_factory=dict)  # of this rank, since the last line of metrics
+
+    def check_learned(self, ratio: float) -> None:
+        """What a smoke run asserts. Raises RunError unless the last loss is below this share of the first."""
+        if self.first_loss is None or self.last_loss is None or not self.last_loss < ratio * self.first_loss:
+            where = f"loss {self.first_loss} → {self.last_loss}, and not below {ratio} of the first"
+            raise RunError("the smoke run did not learn", where, "see its metrics")
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Takes in a train step's metrics, which stay on the device."""
@@ -103,7 +110,7 @@ def fit(
         StepProfiler(run.path, accelerator, enabled=config.profile and run.world.is_main) as profiler,
         naming_the_step(loop),
     ):
-        while loop.step < last_step or loop.evaluated_step < loop.step:
+        while not is_finished(loop, config, last_step):
             set_training_mode(state)
             batches = loader.batches(loop.epoch, loop.batch)
             while loop.batch < len(loader) and loop.step < last_step:
@@ -133,6 +140,12 @@ def fit(
                 loop.epoch, loop.batch = loop.epoch + 1, 0
             save(run, loop, state, accelerator)
     return loop
+
+
+def is_finished(loop: LoopState, config: RunConfig, last_step: int) -> bool:
+    """Whether all steps are made, or the settings' patience is at its end, and the last weights are evaluated."""
+    out_of_patience = 0 < config.patience <= loop.evaluations_without_gain
+    return loop.evaluated_step == loop.step and (loop.step >= last_step or out_of_patience)
 
 
 def total_steps(config: RunConfig, loader: Loader[Any]) -> int:
@@ -168,6 +181,11 @@ def resume(run: RunFolder[Any], loop: LoopState, state: Mapping[str, Stateful], 
         randomness.set_states(mine["random"])
         loop.pending = {name: list(values) for name, values in accelerator.to_device(mine["pending"]).items()}
     run.cut_metrics(loop.step)
+
+
+def best_state(run: RunFolder[Any], loop: LoopState) -> dict[str, Any]:
+    """The state that was best in validation, by the names that `fit` was given; an Ema's weights are under "module"."""
+    return checkpoint.load(run.path / "checkpoints" / f"step-{loop.best_step:08d}")
 
 
 def save(run: RunFolder[Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:
@@ -222,7 +240,9 @@ def log_evaluation(
         record = {"step": loop.step, "epoch": loop.epoch, **{f"val/{name}": v for name, v in numbers.items()}}
         run.log({**record, "seconds": progress.seconds()})
     if monitor is not None and monitor.better(numbers[monitor.name], loop.best):
-        loop.best, loop.best_step = numbers[monitor.name], loop.step
+        loop.best, loop.best_step, loop.evaluations_without_gain = numbers[monitor.name], loop.step, 0
+    else:
+        loop.evaluations_without_gain += 1
     shown = "  ".join(f"val {name} {value:.4f}" for name, value in numbers.items())
     loss = "" if loop.last_loss is None else f"loss {loop.last_loss:.4f}  "
     rate = f"{progress.rate(loop.step):,.0f} samples/s  {progress.left(loop.step)} left"

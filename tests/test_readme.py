@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.config import read_json
-from core.results import COLUMNS, table
+from core.results import table
 from tests.benchmarks import ledger
 from tests.conftest import ROOT
 
@@ -27,7 +27,7 @@ def test_results_are_the_stored_ones(readme: Path) -> None:
     files = sorted(ROOT.glob(str((folder / "results" / "*.json").relative_to(ROOT))))
     assert files
     stored = [read_json(path, "unreadable result", "collect it again") for path in files]
-    assert block(readme, "results") == table(stored, COLUMNS)
+    assert block(readme, "results") == table(stored)
     for result in stored:
         assert result["commits"] != ["unknown"]
 

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,16 +28,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from core import checkpoint, distributed, plots
+from core import distributed, plots
 from core.accelerator import Accelerator
 from core.data import Loader
 from core.distributed import World
-from core.errors import RunError, run_command
+from core.errors import run_command
 from core.evaluation import Mean, evaluating
 from core.optim import Ema, decay_groups, one_cycle, warmup_cosine
 from core.randomness import seed_all
 from core.run import RunFolder
-from core.trainer import LoopState, Monitor, Stateful, fit, total_steps
+from core.trainer import LoopState, Monitor, Stateful, best_state, fit, total_steps
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.model import FastNet, build_model
 
@@ -105,13 +104,7 @@ def build_schedule(optimizer: Optimizer, config: Config, steps: int) -> LambdaLR
 def train(command: Command[Config]) -> None:
     """The whole training, from the settings to the summary."""
     config, began = command.config, time.perf_counter()
-    accelerator = Accelerator(
-        device=config.device,
-        precision=config.precision,
-        clip_norm=config.clip_norm,
-        compile=config.compile,
-        deterministic=config.deterministic,
-    )
+    accelerator = Accelerator.of(config)
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config, accelerator.device)
     name = config.model if config.model != "auto" else "resnet18" if accelerator.device.type == "cuda" else "fast"
@@ -134,8 +127,7 @@ def train(command: Command[Config]) -> None:
         "num_train": len(data.train),
     }
     run = RunFolder.start(PROJECT, config, command.run_dir, resume=command.resume, facts=facts, world=accelerator.world)
-    if run.resumed and run.is_complete:
-        print(f"already complete: {run.path}")
+    if run.says_complete():
         return
     num_weights = sum(p.numel() for p in network.parameters())
     run.say(f"{name}, {num_weights:,} weights, {len(data.train):,} training pictures, {accelerator.describe()}")
@@ -187,9 +179,10 @@ def finish(
     smoke: bool,
 ) -> None:
     """Looks at the test pictures, once, with the best weights; draws, sums up, says what to do next."""
-    if smoke and not (loop.last_loss or 1e9) < SMOKE_LOSS_RATIO * (loop.first_loss or 0):
-        raise RunError("the smoke run did not learn", f"loss {loop.first_loss} → {loop.last_loss}", "see its metrics")
-    network.load_state_dict(best_weights(run.path, loop, run.config))
+    if smoke:
+        loop.check_learned(SMOKE_LOSS_RATIO)
+    best = best_state(run, loop)
+    network.load_state_dict(best["ema"]["module"] if run.config.ema else best["model"])
     split, name = (data.test, "test") if data.test is not None else (data.val, "val")
     batches = evaluation_loader(split, data, run.config, accelerator, World())  # the other ranks have left
     pairs = [(p.cpu(), y.cpu()) for p, y in predictions(batches, network, accelerator, run.config.test_flip)]
@@ -213,13 +206,6 @@ def finish(
         f"pictures       {run.path}/plots: curves.png, confusion.png, mistakes.png\n"
         f"next           python -m projects.cifar10.export {run.path}"
     )
-
-
-def best_weights(run_path: Path, loop: LoopState, config: Config) -> dict[str, Tensor]:
-    """The weights to use, averaged ones if there are, of the checkpoint that was best in validation."""
-    saved = checkpoint.load(run_path / "checkpoints" / f"step-{loop.best_step:08d}")
-    weights: dict[str, Tensor] = saved["ema"]["module"] if config.ema else saved["model"]
-    return weights
 
 
 def worst(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[int]:
