@@ -45,6 +45,7 @@ NAMES = {
 }
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
+REPLACED = f"{TEMPORARY}replaced-"
 
 
 class Broken(Exception):
@@ -64,7 +65,7 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) ->
     """
     parent = run_dir / "checkpoints"
     final, temporary = parent / f"step-{step:08d}", parent / f"{TEMPORARY}{step:08d}-{os.getpid()}"
-    replaced = parent / f"{TEMPORARY}{step:08d}-replaced-{os.getpid()}"
+    replaced = parent / f"{REPLACED}{final.name}"
     files = encode_files(state, step)
     try:
         temporary.mkdir(parents=True)
@@ -75,11 +76,14 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str) ->
         write(temporary / MANIFEST, [sealed(body)])
         sync_folder(temporary)
         if final.exists():  # a broken one that a resumed run has passed again, or the same step saved twice
+            if replaced.exists():
+                shutil.rmtree(replaced)
             final.rename(replaced)
         temporary.rename(final)
         sync_folder(parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
+        put_back(replaced)
         shutil.rmtree(temporary, ignore_errors=True)
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         what = f"checkpoint of step {step} not written, {reason}"
@@ -172,8 +176,17 @@ def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
 
 def sweep(run_dir: Path) -> None:
     """Deletes what a killed save or deletion left behind. Only the holder of the run's lock may."""
+    for folder in (run_dir / "checkpoints").glob(f"{REPLACED}*"):
+        put_back(folder)
     for folder in (run_dir / "checkpoints").glob(f"{TEMPORARY}*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_back(replaced: Path) -> None:
+    """Gives a folder that was to be replaced its name again, unless the new one has it."""
+    final = replaced.with_name(replaced.name.removeprefix(REPLACED))
+    if replaced.exists() and not final.exists():
+        replaced.rename(final)
 
 
 def encode_files(state: Mapping[str, Any], step: int) -> dict[str, Sequence[Buffer]]:

@@ -163,3 +163,39 @@ def test_a_kill_while_the_same_step_is_saved_again_leaves_no_half_checkpoint(
     with contextlib.suppress(KeyboardInterrupt):
         save(tmp_path, 2, state(2), project="any")
     assert newest_good(tmp_path) == newest
+
+
+def renames_until(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """The second rename of a save fails: the old folder has given up its name, and the new one has not got it."""
+    rename, names = Path.rename, iter(range(9))
+
+    def failing(path: Path, target: Path) -> Path:
+        if next(names) == 1:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+
+
+def test_a_replacement_that_fails_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = save(tmp_path, 2, state(2), project="any")
+    renames_until(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)))
+    with pytest.raises(RunError, match="checkpoint of step 2 not written"):
+        save(tmp_path, 2, state(2), project="any")
+    assert newest_good(tmp_path) == newest
+
+
+def test_a_kill_between_the_renames_of_a_replacement_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = save(tmp_path, 2, state(2), project="any")
+    with monkeypatch.context() as patched:
+        renames_until(patched, KeyboardInterrupt())
+        with contextlib.suppress(KeyboardInterrupt):
+            save(tmp_path, 2, state(2), project="any")
+    assert not newest.exists()
+    checkpoint.sweep(tmp_path)  # as a resumed run begins
+    assert newest_good(tmp_path) == newest
+    assert not list(tmp_path.glob("checkpoints/.tmp-*"))
