@@ -74,7 +74,7 @@ def describe(error: BaseException) -> tuple[int, str]:
         return 128 + error.signal_number, text
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped before training began; nothing was saved"
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or getattr(error, "exit_code", None) == 2:  # cuda_ext's, which core does not know
         return 2, prefix + text
     if isinstance(error, RunError):
         return 1, prefix + text

@@ -37,6 +37,7 @@ class RunFolder(Generic[C]):
     """One run on disk. Of several ranks only rank 0 writes; the others' methods do nothing.
 
     facts: what the project found in the data and export needs again, such as class names; plain data.
+    environment: what the results depend on besides, added to run.json's environment; it may change on resume.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class RunFolder(Generic[C]):
     facts: dict[str, Any]
     world: World
     resumed: bool
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _events: "Events | None" = None
     _lock_descriptor: int = -1
 
@@ -58,6 +60,7 @@ class RunFolder(Generic[C]):
         resume: bool,
         facts: Mapping[str, Any],
         world: World,
+        environment: Mapping[str, Any] | None = None,
     ) -> Self:
         """Makes a new run's folder, or takes up one. Raises UserError for a folder that is in use, not empty,
         not writable, another project's, or made from other data."""
@@ -68,7 +71,7 @@ class RunFolder(Generic[C]):
             resume = resume or (restarted and (path / "run.json").exists())
         path, resume = distributed.from_main((path, resume))
         assert path is not None
-        run = cls(path, project, config, dict(facts), world, resume)
+        run = cls(path, project, config, dict(facts), world, resume, environment or {})
         if world.is_main:
             run._lock()
             checkpoint.sweep(path)
@@ -147,7 +150,7 @@ class RunFolder(Generic[C]):
             "project": self.project,
             "config": to_plain(self.config),
             "facts": self.facts,
-            "environment": environment(self.world),
+            "environment": {**environment(self.world), **self.environment},
             "launcher": launcher(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "history": [],
@@ -162,10 +165,11 @@ class RunFolder(Generic[C]):
             if body["facts"].get(name) != value:
                 where = f"{name} in {self.path}"
                 raise UserError("the data is not what the run began with", where, "give the old data")
-        now, then = environment(self.world), body["environment"]
-        changed = [name for name in ("torch", "threads", "ranks", "processor") if now[name] != then[name]]
+        now, then = {**environment(self.world), **self.environment}, body["environment"]
+        watched = ("torch", "threads", "ranks", "processor", "kernels")
+        changed = [name for name in watched if name in then and now.get(name) != then[name]]
         for name in changed:
-            text = f"note: {name} was {then[name]}, is {now[name]}; the run goes on, but not bit for bit as before"
+            text = f"note: {name} was {then[name]}, is {now.get(name)}; the run goes on, but not bit for bit as before"
             print(text, file=sys.stderr)
         config = to_plain(self.config)
         if config != body["config"] or changed:

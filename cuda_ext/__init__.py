@@ -1,5 +1,10 @@
-"""Fused operations on images, as plain functions: `from cuda_ext import augment`."""
+"""Operations on images and detections, as plain functions: `from cuda_ext import augment`.
 
-from cuda_ext.reference import augment, normalise
+Compiled kernels compute them where this machine can have those, and plain PyTorch elsewhere, with the same results.
+"""
 
-__all__ = ["augment", "normalise"]
+from cuda_ext.gram import gram_matrix
+from cuda_ext.ops import augment, instance_norm_act, sigmoid_focal_loss
+from cuda_ext.reference import normalise
+
+__all__ = ["augment", "gram_matrix", "instance_norm_act", "normalise", "sigmoid_focal_loss"]

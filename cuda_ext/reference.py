@@ -1,18 +1,18 @@
-"""The operations in plain PyTorch: they run on every device, and are what a kernel has to equal."""
+"""The operations in plain PyTorch: they run on every device, torch can trace them, and a kernel has to equal them.
+
+Those with a derivative have it written out as well, for the registered operators. Focal loss: Lin et al. 2017,
+https://arxiv.org/abs/1708.02002. Instance normalisation: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+BACKGROUND, IGNORED = -1, -2  # labels of the focal loss that are no class
 
 
 def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
-    """Gathers images and crops (from reflected borders), flips, cuts out and normalises them, in one pass.
-
-    images: uint8 [M, H, W, C], the resident set. indices: int64 [N]. params: int64 [N, 5], the random choices: row
-    and column of the crop in [0, 2·padding], flip in {0, 1}, row and column of the cutout's centre in [0, H), [0, W).
-    table: [C, 256], the normalised value of each byte in each channel; its dtype is the result's. padding < H, W.
-    cutout: side of the square that is set to 0 (the mean), in pixels; 0 for none.
-    Returns [N, C, H, W] in channels_last memory format.
-    """
+    """See cuda_ext.augment."""
     height, width = images.shape[1:3]
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
@@ -49,3 +49,84 @@ def reflect(position: Tensor, size: int) -> Tensor:
 def inside(offset: Tensor, side: int) -> Tensor:
     """Whether an offset from the centre lies in a span of `side` pixels."""
     return (offset >= -(side // 2)) & (offset < side - side // 2)
+
+
+def sigmoid_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """See cuda_ext.sigmoid_focal_loss; logits [R, C]."""
+    log_p, log_other, weight, _ = focal_terms(logits, labels, alpha)
+    return -(weight * torch.exp(gamma * log_other) * log_p).sum()
+
+
+def sigmoid_focal_loss_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+    """The gradient of logits [R, C]; grad: a number, that of the loss."""
+    log_p, log_other, weight, positive = focal_terms(logits, labels, alpha)
+    inner = torch.exp(log_other) - gamma * torch.exp(log_p) * log_p
+    slope = grad * weight * torch.exp(gamma * log_other) * inner
+    return torch.where(positive, -slope, slope).to(logits.dtype)
+
+
+def focal_terms(logits: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each logit: log(p) and log(1 - p), p the probability of what the label says; weight; whether it is the class.
+
+    A power of 1 - p is then exp(gamma · log(1 - p)), and nothing is infinite or NaN for a finite logit.
+    """
+    ignored = labels[:, None] == IGNORED
+    positive = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
+    numbers = wide(logits).masked_fill(ignored, 0)
+    z = torch.where(positive, numbers, -numbers)
+    negative_weight, positive_weight = (1 - alpha, alpha) if alpha >= 0 else (1.0, 1.0)
+    weight = torch.full_like(numbers, negative_weight).masked_fill(positive, positive_weight).masked_fill(ignored, 0)
+    log_p = F.logsigmoid(z)
+    return log_p, log_p - z, weight, positive
+
+
+def instance_norm_act(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, relu: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and mean and 1 / deviation [N, C], in float32 or float64. See cuda_ext.instance_norm_act."""
+    mean = wide(x).mean((2, 3))
+    centred = wide(x) - mean[..., None, None]
+    rstd = torch.rsqrt(centred.square().mean((2, 3)) + eps)
+    value = affine(centred, rstd, weight, bias, residual)
+    return (torch.relu(value) if relu else value).to(x.dtype), mean, rstd
+
+
+def instance_norm_act_backward(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x and residual, and sums [N, 2, C]: of the gradient before ReLU, and of its product with x̂.
+
+    The residual's is [0] where it is grad itself, without ReLU, or where there is no residual.
+    """
+    slope, centred = wide(grad), wide(x) - mean[..., None, None]
+    if relu:
+        slope = slope.masked_fill(affine(centred, rstd, weight, bias, residual) <= 0, 0)
+    normalised = centred * rstd[..., None, None]
+    sums = torch.stack([slope.sum((2, 3)), (slope * normalised).sum((2, 3))], 1)
+    means = sums[..., None, None] / (x.shape[2] * x.shape[3])
+    scale = (rstd if weight is None else rstd * weight)[..., None, None]
+    grad_x = scale * (slope - means[:, 0] - normalised * means[:, 1])
+    grad_residual = slope.to(x.dtype) if residual is not None and relu else x.new_empty(0)
+    return grad_x.to(x.dtype), grad_residual, sums
+
+
+def affine(
+    centred: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    """What stands before ReLU. centred: x - mean."""
+    value = centred * (rstd if weight is None else rstd * weight)[..., None, None]
+    if bias is not None:
+        value = value + bias[..., None, None]
+    return value if residual is None else value + residual
+
+
+def wide(numbers: Tensor) -> Tensor:
+    """Numbers in the dtype to compute with: at least float32."""
+    return numbers if numbers.dtype == torch.float64 else numbers.float()

@@ -38,6 +38,7 @@ from core.optim import Ema, decay_groups, one_cycle, warmup_cosine
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import LoopState, Monitor, Stateful, best_state, fit, total_steps
+from cuda_ext import build as kernels
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.model import FastNet, build_model
 
@@ -126,7 +127,16 @@ def train(command: Command[Config]) -> None:
         "std": list(data.std),
         "num_train": len(data.train),
     }
-    run = RunFolder.start(PROJECT, config, command.run_dir, resume=command.resume, facts=facts, world=accelerator.world)
+    kernels.ensure(accelerator.device.type)
+    run = RunFolder.start(
+        PROJECT,
+        config,
+        command.run_dir,
+        resume=command.resume,
+        facts=facts,
+        world=accelerator.world,
+        environment=kernels.status(accelerator.device.type).plain(),
+    )
     if run.says_complete():
         return
     num_weights = sum(p.numel() for p in network.parameters())

@@ -16,7 +16,14 @@ from core import checkpoint
 from core.checkpoint import MANIFEST
 from core.config import RunConfig, to_plain
 from core.errors import RunError, UserError
-from core.export import ExportSpec, chosen_checkpoint, export_onnx, report_path, run_metadata
+from core.export import (
+    ExportSpec,
+    chosen_checkpoint,
+    export_onnx,
+    quantize_dynamic_int8,
+    report_path,
+    run_metadata,
+)
 from core.inference import OnnxModel
 
 ROOT = Path(__file__).parents[2]
@@ -197,3 +204,38 @@ def test_every_file_can_tell_where_it_comes_from(run_dir: Path) -> None:
     assert metadata["training"]["lr"] == 0.3
     assert "data" not in metadata["training"]  # it may be a path of this machine
     assert metadata["commit_training"] == "unknown"
+
+
+class Words(nn.Module):
+    """int64 [N, T] → [N, 5]: an embedding and two matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Embedding(50, 64), nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 5))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Means over places."""
+        scores: Tensor = self.layers(tokens).mean(1)
+        return scores
+
+
+def test_a_dynamically_quantized_copy_is_smaller_says_the_same_and_leaves_the_source_alone(tmp_path: Path) -> None:
+    tokens = torch.arange(35).view(5, 7)
+    parts = {"module": Words(), "example": (tokens,), "parity_inputs": [(tokens[:1, :1],)], "input_names": ["tokens"]}
+    changes = {
+        "output_names": ["scores"],
+        "output_shapes": [["batch", 5]],
+        "dynamic_shapes": ({0: "batch", 1: "length"},),
+    }
+    export_onnx(spec(**parts, **changes), tmp_path / "model.onnx")
+    before = (tmp_path / "model.onnx").read_bytes()
+    quantize_dynamic_int8(tmp_path / "model.onnx", tmp_path / "small.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == before
+    assert (tmp_path / "small.onnx").stat().st_size < 0.5 * len(before)
+    whole, small = (OnnxModel(tmp_path / name, task="test") for name in ("model.onnx", "small.onnx"))
+    assert {key: small.metadata[key] for key in whole.metadata} == whole.metadata
+    for inputs in (tokens.numpy(), tokens.numpy()[:2, :3]):
+        expected, found = (model.run(tokens=inputs)["scores"] for model in (whole, small))
+        assert np.abs(expected - found).max() < 0.05 * np.abs(expected).max()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "model.parity.json", "small.onnx"]

@@ -190,3 +190,13 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     run.say("hello")
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_the_results_depend_on_besides_is_kept_and_a_change_of_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close(start(tmp_path / "run", environment={"kernels": "cpu-1", "kernels_reason": None}))
+    assert read_run(tmp_path / "run")["environment"]["kernels"] == "cpu-1"
+    close(start(tmp_path / "run", resume=True, environment={"kernels": "plain PyTorch"}))
+    assert "note: kernels was cpu-1, is plain PyTorch; the run goes on, but not bit for bit" in capsys.readouterr().err
+    assert read_run(tmp_path / "run")["history"][0]["environment"]["kernels"] == "plain PyTorch"

@@ -27,6 +27,7 @@ def test_a_run_folder_holds_settings_metrics_summary_pictures_and_checkpoints(sm
     assert run["project"] == "cifar10"
     assert run["config"]["data"] == "synthetic"
     assert run["facts"]["classes"] == list(CLASSES)
+    assert run["environment"]["kernels"].startswith("cpu-") or "plain PyTorch" in run["environment"]["kernels"]
     assert list((smoke.run_dir / "tensorboard").iterdir())
     steps = [folder.name for folder in sorted((smoke.run_dir / "checkpoints").iterdir())]
     assert f"step-{summary(smoke.run_dir)['best_step']:08d}" in steps

@@ -59,6 +59,24 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ("require", "error: no compiled cpu kernels, and ATELIER_EXT=require: no C++ compiler (no-such-compiler)"),
+        ("requires", "error: unknown value: ATELIER_EXT=requires; choose from auto, require, off"),
+    ],
+)
+def test_kernels_that_are_asked_for_and_cannot_be_had_end_it_before_anything_is_created(
+    wish: str, said: str, program: Program, tmp_path: Path
+) -> None:
+    told = {"ATELIER_EXT": wish, "CXX": "no-such-compiler", "ATELIER_CACHE": str(tmp_path / "cache")}
+    done = program("projects.cifar10.train", *TINY, env={**told, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("argv", [["--model", "resnet99"], ["--data", "nowhere", "--run-dir", "r"]], ids=" ".join)
 def test_the_program_leaves_with_2_and_one_line(argv: list[str], program: Program, tmp_path: Path) -> None:
     done = program("projects.cifar10.train", *argv)

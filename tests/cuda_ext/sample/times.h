@@ -1,0 +1,3 @@
+// What the sample multiplies by.
+#pragma once
+constexpr double FACTOR = 2.0;
