@@ -245,6 +245,27 @@ def quantize_int8(
         result.unlink(missing_ok=True)
 
 
+def quantize_dynamic_int8(source: Path, target: Path) -> None:
+    """Writes a copy with signed 8-bit weights per channel, whose activations are quantized as they come.
+
+    For LSTMs, embeddings and matrix products; networks of convolutions want `quantize_int8`, which is faster there.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    prepared = target.with_name(f"{checkpoint.TEMPORARY}{target.name}.prepared")
+    result = target.with_name(f"{checkpoint.TEMPORARY}{target.name}")
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        model = onnx.load(str(source))
+        del model.graph.value_info[:]  # shapes of weights that quantization transposes (onnxruntime issue 25890)
+        onnx.save(model, str(prepared))
+        quantize_dynamic(str(prepared), str(result), per_channel=True, weight_type=QuantType.QInt8)
+        checkpoint.write_atomically(target, result.read_bytes())
+    finally:
+        prepared.unlink(missing_ok=True)
+        result.unlink(missing_ok=True)
+
+
 def milliseconds(paths: Sequence[Path], inputs: NDArray[Any], rounds: int = 15) -> list[float]:
     """Median time of one run of each file on the same input, one thread each, measured in turns."""
     sessions = [open_session(path, threads=1) for path in paths]

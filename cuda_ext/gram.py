@@ -30,8 +30,11 @@ def gram_matrix(features: Tensor) -> Tensor:
         )
     if features.shape[1:].numel() == 0:
         raise ValueError(f"features: {list(features.shape)}; C, H and W must be 1 or more")
-    with torch.autocast(features.device.type, enabled=False):  # a sum over all positions has no place in half precision
-        result: Tensor = GramMatrix.apply(features.flatten(2))
+    kind = features.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):  # a sum over all positions has no place in half precision
+            return gram_matrix(features)
+    result: Tensor = GramMatrix.apply(features.flatten(2))
     return result
 
 

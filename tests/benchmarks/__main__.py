@@ -7,12 +7,23 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PLAN: dict[str, list[str]] = {"step": [], "images": ["--ladder"], "onnx": [], "checkpoint": []}
+PLAN: dict[str, list[str]] = {
+    "step": [],
+    "images": ["--ladder"],
+    "onnx": [],
+    "checkpoint": [],
+    "text": [],
+    "kernels": [],
+    "transfer": [],
+}
 QUICK: dict[str, list[str]] = {
     "step": ["--rounds", "3"],
     "images": ["--rounds", "1", "--steps", "4"],
     "onnx": ["--rounds", "3"],
     "checkpoint": ["--rounds", "3", "--large-rounds", "0"],
+    "text": ["--rounds", "1", "--steps", "4"],
+    "kernels": ["--rounds", "3", "--repeats", "2"],
+    "transfer": ["--rounds", "1", "--pictures", "24"],
 }
 
 

@@ -1,0 +1,211 @@
+"""The forecaster's networks: SegRNN, a seq2seq LSTM with attention, DLinear; and the seasonal-naive rule.
+
+All take standardised windows [N, lookback, columns] and give forecasts [N, horizon, columns, levels]: quantiles, with
+the point forecast in the middle. SegRNN: Lin et al. 2023 (arXiv 2308.11200). Attention: Luong et al. 2015 (arXiv
+1508.04025), global with general scores. DLinear: Zeng et al. 2022 (arXiv 2205.13504); its least-squares optimum in
+closed form: Toner and Darlow 2024 (arXiv 2403.14587). Normalising a window and putting it back: subtracting its last
+row as SegRNN does, or mean and deviation, Kim et al. 2022 ("Reversible Instance Normalization").
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from projects.forecast.config import Config
+
+Normalise = Literal["last", "revin", "none"]
+WINDOWS_AT_ONCE = 2_048
+
+
+def build_model(config: Config, num_columns: int) -> nn.Module:
+    """The network that settled settings name, untrained."""
+    num_levels = len(config.levels)
+    core: nn.Module
+    if config.model == "segrnn":
+        core = SegRNN(
+            config.lookback, config.horizon, num_columns, config.width, config.segment, config.dropout, num_levels
+        )
+    elif config.model == "lstm":
+        core = Seq2Seq(config.horizon, num_columns, config.width, config.dropout, num_levels)
+    else:
+        core = DLinear(config.lookback, config.horizon, num_levels)
+    assert config.normalise != "auto"
+    return Reversible(core, config.normalise)
+
+
+class Reversible(nn.Module):
+    """A network between the normalisation of each window and its reverse; its levels never cross."""
+
+    def __init__(self, network: nn.Module, normalise: Normalise, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.network, self.normalise, self.epsilon = network, normalise, epsilon
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[N, lookback, columns] → float32 [N, horizon, columns, levels]."""
+        inputs = inputs.float()
+        if self.normalise == "last":
+            shift, scale = inputs[:, -1:], None
+        elif self.normalise == "revin":
+            shift = inputs.mean(1, keepdim=True)
+            scale = torch.sqrt(inputs.var(1, keepdim=True, unbiased=False) + self.epsilon)
+        else:
+            return spread_out(self.network(inputs).float())
+        normal = inputs - shift if scale is None else (inputs - shift) / scale
+        levels = spread_out(self.network(normal).float())
+        return (levels if scale is None else levels * scale[..., None]) + shift[..., None]
+
+
+def spread_out(raw: Tensor) -> Tensor:
+    """Levels that rise: the first raw number in the middle, the others as distances outwards; [..., levels]."""
+    middle, distances = raw[..., :1], F.softplus(raw[..., 1:])
+    if raw.shape[-1] == 1:
+        return raw
+    below, above = distances.chunk(2, dim=-1)
+    fixed = middle.detach()
+    return torch.cat([fixed - below.cumsum(-1).flip(-1), middle, fixed + above.cumsum(-1)], dim=-1)
+
+
+class Head(nn.Module):
+    """The last layer: the point forecast, and distances to the other levels that leave all else untouched.
+
+    The distances are learnt from the features as they are, without a gradient into them. So a network with intervals
+    makes bit for bit the point forecasts of one without.
+    """
+
+    def __init__(self, width: int, num_outputs: int, num_levels: int) -> None:
+        super().__init__()
+        self.num_outputs, self.num_levels = num_outputs, num_levels
+        self.point = nn.Linear(width, num_outputs)
+        self.distances = nn.Linear(width, num_outputs * (num_levels - 1)) if num_levels > 1 else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., width] → raw numbers [..., num_outputs, levels], the point forecast first."""
+        point: Tensor = self.point(features)[..., None]
+        if self.distances is None:
+            return point
+        distances = self.distances(features.detach()).unflatten(-1, (self.num_outputs, self.num_levels - 1))
+        return torch.cat([point, distances], dim=-1)
+
+
+class SegRNN(nn.Module):
+    """A GRU over segments of each column; all segments of the forecast are decoded at once from its last state.
+
+    Columns share all weights but an embedding, half of the decoder's input; the other half says which segment it is.
+    The oldest lookback mod segment rows are left out.
+    """
+
+    def __init__(
+        self, lookback: int, horizon: int, num_columns: int, width: int, segment: int, dropout: float, num_levels: int
+    ) -> None:
+        super().__init__()
+        self.horizon, self.segment = horizon, segment
+        self.num_read, self.num_written = lookback // segment, -(-horizon // segment)
+        self.embed = nn.Linear(segment, width)
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.position = nn.Parameter(torch.randn(self.num_written, width // 2))
+        self.column = nn.Parameter(torch.randn(num_columns, width // 2))
+        self.dropout = nn.Dropout(dropout)
+        self.head = Head(width, segment, num_levels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[N, lookback, columns] → [N, horizon, columns, levels]."""
+        num, columns = inputs.shape[0], inputs.shape[2]
+        rows = inputs[:, inputs.shape[1] - self.num_read * self.segment :].transpose(1, 2)
+        segments = rows.reshape(num * columns, self.num_read, self.segment)
+        _, state = self.gru(F.relu(self.embed(segments)))
+        width = state.shape[-1]
+        state = state[0, :, None].expand(-1, self.num_written, -1).reshape(1, -1, width)
+        output, _ = self.gru(self.questions(num, columns), state.contiguous())
+        written = self.head(self.dropout(output[:, 0]))
+        written = written.reshape(num, columns, self.num_written * self.segment, -1)
+        forecast: Tensor = written[:, :, : self.horizon].transpose(1, 2)
+        return forecast
+
+    def questions(self, num: int, columns: int) -> Tensor:
+        """The decoder's inputs, position beside column: [num · columns · num_written, 1, width]."""
+        position = self.position.expand(columns, -1, -1)
+        column = self.column[:, None].expand(-1, self.num_written, -1)
+        one = torch.cat([position, column], dim=-1).reshape(1, columns * self.num_written, -1)
+        return one.expand(num, -1, -1).reshape(num * columns * self.num_written, 1, -1)
+
+
+class Seq2Seq(nn.Module):
+    """An LSTM reads all columns row by row, another writes row by row with attention on what was read.
+
+    The writer's input is an embedding of the step ahead instead of its own last answer, so errors do not feed on
+    themselves, and training sees what inference sees.
+    """
+
+    def __init__(self, horizon: int, num_columns: int, width: int, dropout: float, num_levels: int) -> None:
+        super().__init__()
+        self.reader = nn.LSTM(num_columns, width, batch_first=True)
+        self.steps = nn.Parameter(torch.randn(horizon, width) * 0.1)
+        self.writer = nn.LSTM(width, width, batch_first=True)
+        self.score = nn.Linear(width, width, bias=False)
+        self.mix = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = Head(width, num_columns, num_levels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[N, lookback, columns] → [N, horizon, columns, levels]."""
+        read, state = self.reader(inputs)
+        written, _ = self.writer(self.steps.expand(inputs.shape[0], -1, -1), state)
+        weights = (self.score(written) @ read.transpose(1, 2)).softmax(-1)  # [N, horizon, lookback]
+        mixed = torch.tanh(self.mix(torch.cat([written, weights @ read], dim=-1)))
+        answer: Tensor = self.head(self.dropout(mixed))
+        return answer
+
+
+class DLinear(nn.Module):
+    """A linear map of the moving average and another of what it leaves, the same for all columns."""
+
+    def __init__(self, lookback: int, horizon: int, num_levels: int = 1, kernel: int = 25) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.trend = Head(lookback, horizon, num_levels)
+        self.season = Head(lookback, horizon, num_levels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[N, lookback, columns] → [N, horizon, columns, levels]."""
+        rows = inputs.transpose(1, 2)
+        trend = moving_average(rows, self.kernel)
+        answer: Tensor = self.trend(trend) + self.season(rows - trend)
+        return answer.transpose(1, 2)
+
+
+def moving_average(rows: Tensor, kernel: int) -> Tensor:
+    """Centred means over `kernel` (odd) values, the ends repeated: [N, columns, rows], same shape."""
+    padded = F.pad(rows, (kernel // 2, kernel // 2), mode="replicate")
+    return F.avg_pool1d(padded, kernel, stride=1)
+
+
+def solve_dlinear(values: Tensor, lookback: int, horizon: int, ridge: float = 1e-3) -> DLinear:
+    """The DLinear with the least squared error over all windows of `values` (float32 [rows, columns]).
+
+    Both of its maps get the same weights: what they are given adds up to the window, so that loses nothing. ridge: of
+    the squared weights, in shares of the mean diagonal of the normal equations.
+    """
+    windows = values.unfold(0, lookback + horizon, 1)  # [windows, columns, rows], a view
+    normal = torch.zeros(lookback + 1, lookback + 1, dtype=torch.float64, device=values.device)
+    answers = torch.zeros(lookback + 1, horizon, dtype=torch.float64, device=values.device)
+    for part in torch.split(windows, WINDOWS_AT_ONCE):
+        rows = part.reshape(-1, lookback + horizon)
+        inputs, targets = F.pad(rows[:, :lookback], (0, 1), value=1.0), rows[:, lookback:]  # a one for the bias
+        normal += inputs.T @ inputs
+        answers += inputs.T @ targets
+    normal.diagonal()[:-1] += ridge * normal.diagonal()[:-1].mean()
+    weights = torch.linalg.solve(normal, answers).T
+    model = DLinear(lookback, horizon)
+    with torch.no_grad():
+        for layer in (model.trend.point, model.season.point):
+            layer.weight.copy_(weights[:, :-1])
+            layer.bias.copy_(weights[:, -1] / 2)
+    return model.to(values.device).requires_grad_(False).eval()
+
+
+def seasonal_naive(inputs: Tensor, horizon: int, season: int) -> Tensor:
+    """The last `season` rows again and again: [N, lookback, columns] → [N, horizon, columns, 1]."""
+    steps = torch.arange(horizon, device=inputs.device) % season
+    return inputs[:, inputs.shape[1] - season + steps][..., None]

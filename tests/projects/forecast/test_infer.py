@@ -1,0 +1,147 @@
+"""Inference continues any table that fits the model, and names in one line what does not."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.errors import UserError
+from projects.forecast import infer
+from tests.conftest import Program
+from tests.projects.forecast.conftest import Smoke, write, write_synthetic
+
+Infer = Callable[..., None]
+
+
+@pytest.fixture
+def run(smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Infer:
+    """Runs the program here, in an empty folder, with the smoke run's model."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["infer", *map(str, (smoke.run_dir / "model.onnx", *arguments))])
+        infer.main()
+
+    return call
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Enough rows, of columns in another order and one too many, as a user may have them."""
+    path = write_synthetic(tmp_path / "recent.csv", 200)
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    return write(path, [[*row[2:], "note" if row[0] == "time" else "x", row[0], row[1]] for row in rows])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_json_has_an_object_a_row(run: Infer, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(table, "--json", "--horizon", 5)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["time"] for line in lines] == [f"2022-01-11 {hour:02}:00:00" for hour in range(8, 13)]
+    assert lines[0]["wind_lower"] <= lines[0]["wind"] <= lines[0]["wind_upper"]
+
+
+def test_without_horizon_it_is_the_models_and_without_output_the_files_are_named_after_the_table(
+    run: Infer, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(table)
+    assert capsys.readouterr().out.startswith(
+        "recent.forecast.csv  48 rows from 2022-01-11 08:00:00 to 2022-01-13 07:00:00, of homes, offices, works, wind\n"
+    )
+    assert files(tmp_path) == ["recent.csv", "recent.forecast.csv", "recent.forecast.png"]
+    assert len((tmp_path / "recent.forecast.csv").read_text().splitlines()) == 49
+
+
+def test_a_shorter_horizon_is_the_beginning_of_the_longer_one(run: Infer, table: Path, tmp_path: Path) -> None:
+    run(table, "--output", "long.csv")
+    run(table, "--output", "short.csv", "--horizon", 7)
+    long, short = ((tmp_path / f"{name}.csv").read_text().splitlines() for name in ("long", "short"))
+    assert short == long[:8]
+
+
+def test_output_is_a_file_or_a_folder(run: Infer, table: Path, tmp_path: Path) -> None:
+    run(table, "--output", tmp_path / "new" / "mine.csv", "--horizon", 3)
+    run(table, "--output", tmp_path / "folder", "--horizon", 3)
+    expected = ["folder/forecast.csv", "folder/forecast.png", "new/mine.csv", "new/mine.png", "recent.csv"]
+    assert files(tmp_path) == expected
+
+
+def test_only_the_newest_rows_count(run: Infer, table: Path, tmp_path: Path) -> None:
+    run(table, "--output", "all.csv")
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    write(table, [rows[0], *rows[-168:]])
+    run(table, "--output", "newest.csv")
+    assert (tmp_path / "all.csv").read_text() == (tmp_path / "newest.csv").read_text()
+
+
+Edit = Callable[[list[list[str]]], object]
+BAD_TABLES: dict[str, tuple[Edit, str]] = {
+    "too short": (lambda rows: rows.__delitem__(slice(1, 34)), "too short a series: recent.csv: 167 rows"),
+    "a column is gone": (lambda rows: [row.__delitem__(0) for row in rows], "no such column: offices in recent.csv"),
+    "no time": (lambda rows: [row.__delitem__(4) for row in rows], "no such column: time in recent.csv"),
+    "a value is missing": (lambda rows: rows[9].__setitem__(2, "NaN"), "recent.csv line 10, column wind: NaN"),
+    "a decimal comma": (lambda rows: rows[9].__setitem__(2, '"1,5"'), "recent.csv line 10, column wind: 1,5"),
+    "a gap": (lambda rows: rows.pop(20), "recent.csv line 21, column time"),
+    "another frequency": (lambda rows: rows.__setitem__(slice(None), halved(rows)), "rows are 30 minutes apart"),
+}
+
+
+def halved(rows: list[list[str]]) -> list[list[str]]:
+    """The same rows, half an hour apart."""
+    for number, row in enumerate(rows[1:]):
+        row[4] = f"2022-01-{3 + number // 48:02} {number // 2 % 24:02}:{30 * (number % 2):02}:00"
+    return rows
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_table_that_does_not_fit_is_named_and_nothing_is_written(
+    name: str, run: Infer, table: Path, tmp_path: Path
+) -> None:
+    edit, named = BAD_TABLES[name]
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    edit(rows)
+    write(table, rows)
+    before = table.read_bytes()
+    with pytest.raises(UserError) as caught:
+        run(table.name)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert files(tmp_path) == ["recent.csv"]
+    assert table.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["recent.csv", "--horizon", 49], "train with --horizon 49"),
+        (["recent.csv", "--horizon", 0], "--horizon 0"),
+        (["recent.csv", "--horizon", "many"], "--horizon"),
+        (["recent.csv", "--outptu", "x"], "--output"),
+        (["recent.csv", "--output", "recent.csv"], "would replace the input"),
+        (["recent.csv", "--output", "recent.csv/x"], "not a folder"),
+        (["missing.csv"], "missing.csv"),
+        ([], "SERIES.csv"),
+    ],
+)
+def test_a_wrong_command_line_is_named_and_nothing_is_written(
+    arguments: list[object], named: str, run: Infer, table: Path, tmp_path: Path
+) -> None:
+    before = table.read_bytes()
+    with pytest.raises(UserError) as caught:
+        run(*arguments)
+    assert named in str(caught.value)
+    assert files(tmp_path) == ["recent.csv"]
+    assert table.read_bytes() == before
+
+
+def test_the_program_leaves_with_2_and_one_line(smoke: Smoke, program: Program, table: Path) -> None:
+    done = program("projects.forecast.infer", smoke.run_dir / "model.onnx", table, "--horizon", 4000)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: the model forecasts no such horizon: --horizon 4000; ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,234 @@
+"""Wrong settings are refused in one line with nothing created; a train step learns; the numbers are what they say."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from core.accelerator import Accelerator
+from core.errors import UserError
+from projects.forecast import train as program
+from projects.forecast.config import Config, settled
+from projects.forecast.model import build_model
+from projects.forecast.train import evaluate, parse_arguments, train, train_step
+from tests import forked
+from tests.conftest import Program
+from tests.projects.forecast.conftest import TINY, MakeTable, summary, waves
+
+WRONG = {
+    "--data": [["--data", "nowhere.csv"], ["--data", "."], ["--data", ""], ["--data", "ett"]],
+    "--target": [["--data", "synthetic", "--target", " , "]],
+    "--split": [
+        *(["--data", "synthetic", "--split", text] for text in ("0.7/0.1", "0.7/0.1/0.3", "0.5/0/0.5", "a/b/c")),
+        ["--data", "etth1", "--split", "0.7/0.1/0.2"],
+    ],
+    "--quantiles": [["--quantiles", text] for text in ("0.5,0.1,0.9", "0.1,0.9", "0,0.5,1", "0.1,0.2,0.5", "a", "")],
+    "--loss": [["--loss", "rmse"]],
+    "--segment": [["--segment", "721"], ["--lookback", "20"], ["--segment", "0"]],
+    "--width": [["--width", "7"], ["--width", "0"]],
+    "--model": [["--model", "transformer"]],
+    "--head": [["--head", "both"]],
+    "--fill": [["--fill", "mean"]],
+    "--normalise": [["--normalise", "first"]],
+    "--lookback": [["--lookback", "-1"]],
+    "--horizon": [["--horizon", "0"], ["--horizon", "1e3"], ["--horizon", "100000"]],
+    "--season": [["--season", "-1"]],
+    "--backtest": [["--backtest", "0"]],
+    "--dropout": [["--dropout", "1"]],
+    "--warmup": [["--warmup", "1"]],
+    "--lr": [["--lr", "-1"], ["--lr", "nan"]],
+    "--epochs": [["--epochs", "0"], ["--epoch", "1"]],
+    "--batch-size": [["--batch-size", "0"], ["--batch-size", "1_000"]],
+    "--num-synthetic": [["--num-synthetic", "99"]],
+    "--frobnicate": [["--frobnicate"]],
+}
+CASES = [(named, argv) for named, cases in WRONG.items() for argv in cases]
+
+
+@pytest.mark.parametrize(("named", "argv"), CASES, ids=[" ".join(argv) for _, argv in CASES])
+def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
+    named: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        parse_arguments(argv)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_program_leaves_with_2_and_one_line(program: Program, tmp_path: Path) -> None:
+    done = program("projects.forecast.train", "--data", "nowhere.csv", "--run-dir", "r")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: unknown data: --data nowhere.csv; ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--batch-size", 400], "--batch-size 400"),
+        (["--target", "height"], "height"),
+        (["--horizon", 40], "val has 30"),
+    ],
+)
+def test_what_only_the_table_can_refuse_is_refused_with_nothing_created(
+    more: list[object], named: str, make_table: MakeTable, tmp_path: Path
+) -> None:
+    argv = ["--data", make_table(300), *TINY, *more, "--run-dir", tmp_path / "run"]
+    with pytest.raises(UserError, match=named):
+        train(parse_arguments([str(value) for value in argv]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gap_in_a_table_is_refused_with_nothing_created_and_filled_when_asked_for(
+    make_table: MakeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_table(300, edit=lambda rows: rows.pop(100))
+    argv = [str(value) for value in ("--data", path, *TINY, "--max-steps", 1, "--run-dir", tmp_path / "run")]
+    with pytest.raises(UserError, match=r"rows are missing: .*line 101, column date"):
+        train(parse_arguments(argv))
+    assert not (tmp_path / "run").exists()
+    train(parse_arguments([*argv, "--fill", "linear"]))
+    said = capsys.readouterr().out
+    assert "filled 2 missing numbers by the rule linear" in said
+    assert "300 rows, 1 hour apart, of 2 columns: tide, load" in said
+    assert "time column date, from 2024-02-28 00:00" in said
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["--model", "lstm"],
+        ["--model", "dlinear"],
+        ["--normalise", "revin", "--head", "point", "--loss", "huber"],
+        ["--quantiles", "0.05,0.25,0.5,0.75,0.95", "--no-baselines", "--target", "load", "--backtest", 2],
+    ],
+    ids=lambda recipe: recipe[1],
+)
+def test_every_recipe_runs_to_the_end(recipe: list[object], make_table: MakeTable, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    train(parse_arguments([str(v) for v in ("--data", make_table(300), *TINY, *recipe, "--run-dir", run_dir)]))
+    results = json.loads((run_dir / "test.json").read_text())
+    own = results[json.loads((run_dir / "run.json").read_text())["facts"]["model"]]
+    assert own["mse"] == summary(run_dir)["test_mse"]
+    assert len(own["mse_by_step"]) == 6
+    assert ("seasonal naive" in results) == ("--no-baselines" not in recipe)
+    assert ("coverage" in own) == ("point" not in recipe)
+    rates = [line["lr"] for line in read_metrics(run_dir) if "lr" in line]
+    assert 0 <= rates[-1] < max(rates) <= 0.01
+
+
+def test_the_summary_is_of_the_step_that_was_best_in_validation(make_table: MakeTable, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    argv = ["--data", make_table(300), *TINY, "--epochs", 3, "--ema", 0.5, "--backtest", 3, "--run-dir", run_dir]
+    train(parse_arguments([str(value) for value in argv]))
+    numbers = summary(run_dir)
+    errors = {line["step"]: line["val/mse"] for line in read_metrics(run_dir) if "val/mse" in line}
+    assert numbers["steps"] == max(errors)
+    assert numbers["best_val_mse"] == min(errors.values()) == errors[numbers["best_step"]]
+    assert numbers["num_test_windows"] == 60 - 6 + 1
+    result = json.loads((run_dir / "test.json").read_text())["segrnn"]
+    assert len(result["backtest"]) == 3
+    assert set(result["original_units"]) == {"tide", "load"}
+    assert numbers["test_mase"] == pytest.approx(
+        sum(column["mase"] for column in result["original_units"].values()) / 2
+    )
+
+
+def test_a_trained_dlinear_comes_near_the_closed_form(make_table: MakeTable, tmp_path: Path) -> None:
+    argv = ["--data", make_table(600), *TINY, "--model", "dlinear", "--epochs", 8, "--run-dir", tmp_path / "run"]
+    train(parse_arguments([str(value) for value in argv]))
+    numbers = summary(tmp_path / "run")
+    assert numbers["test_mse"] < 1.25 * numbers["dlinear_closed_form_mse"]
+    assert numbers["dlinear_closed_form_mse"] < numbers["seasonal_naive_mse"]
+
+
+def test_seasonal_naive_is_scored_as_numpy_does(make_table: MakeTable, tmp_path: Path) -> None:
+    argv = ["--data", make_table(300), *TINY, "--max-steps", 1, "--run-dir", tmp_path / "run"]
+    train(parse_arguments([str(value) for value in argv]))
+    values = waves(300).round(4)
+    scaled = (values - values[:210].mean(0)) / values[:210].std(0)
+    errors = [scaled[origin : origin + 6] - scaled[origin - 24 : origin - 18] for origin in range(240, 295)]
+    expected = sum((error**2).mean() for error in errors) / len(errors)
+    assert summary(tmp_path / "run")["seasonal_naive_mse"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_smoke_run_that_does_not_beat_the_naive_rule_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "SMOKE_LOSS_RATIO", 10)  # so short a run has learnt nothing yet
+    argv = ["--smoke", *TINY, "--lr", 1e-9, "--max-steps", 3, "--num-synthetic", 400, "--run-dir", tmp_path / "run"]
+    assert forked.run(lambda words: train(parse_arguments(words)), argv) == 1
+    assert (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("head", ["point", "quantile"])
+def test_one_batch_is_learnt_by_heart(head: str) -> None:
+    losses = [float(loss) for loss in steps(150, head=head)]
+    assert losses[-1] < 0.25 * losses[0]
+
+
+def steps(num: int, head: Any) -> Iterator[Tensor]:
+    """The losses of train steps on the same eight windows."""
+    torch.manual_seed(0)
+    accelerator = Accelerator(device="cpu", precision="fp32")
+    config = settled(Config(lookback=24, horizon=6, segment=6, width=32, dropout=0.0, head=head))
+    network = build_model(config, 2)
+    windows = torch.randn(8, 30, 2)
+    optimizer = AdamW(network.parameters(), lr=0.01, fused=True)
+    scheduler = LambdaLR(optimizer, lambda step: 1.0)
+    for _ in range(num):
+        accelerator.micro_batch(0, 1)
+        metrics = train_step(
+            (windows[:, :24], windows[:, 24:]),
+            forward=network,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            ema=None,
+            accelerator=accelerator,
+            config=config,
+        )
+        assert not metrics["loss"].requires_grad
+        yield metrics["loss"]
+
+
+class Last(nn.Module):
+    """Says the last row again, as the median between two levels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs[:, -1:, :, None].expand(-1, 3, -1, -1) + torch.tensor([-1.0, 0.0, 1.0])
+
+
+class Batches:
+    """Seven windows in uneven batches."""
+
+    def __init__(self) -> None:
+        self.inputs, self.targets = torch.randn(7, 5, 2), torch.randn(7, 3, 2)
+
+    def __len__(self) -> int:
+        return 2
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.inputs.split([5, 2]), self.targets.split([5, 2]), strict=True)
+
+
+def test_evaluation_weighs_every_window_alike_and_judges_the_median() -> None:
+    torch.manual_seed(0)
+    loader = Batches()
+    config = settled(Config())
+    found = evaluate(loader, Last(), Accelerator(device="cpu", precision="fp32"), config)
+    error = loader.inputs[:, -1:] - loader.targets
+    assert found["mse"] == pytest.approx(float(error.square().mean()), rel=1e-5)
+    assert found["mae"] == pytest.approx(float(error.abs().mean()), rel=1e-5)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
