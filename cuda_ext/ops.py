@@ -101,8 +101,8 @@ def check_augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor
     """Raises ValueError for arguments that augment does not take."""
     if images.dtype != torch.uint8 or images.dim() != 4 or 0 in images.shape[1:] or not images.is_contiguous():
         raise ValueError(f"images: {described(images)}; must be uint8 [M, H, W, C], contiguous")
-    if images.shape[1:].numel() >= 2**31:
-        raise ValueError(f"images: {described(images)}; one must have less than 2^31 numbers")
+    if images.shape[1:].numel() >= 2**30:
+        raise ValueError(f"images: {described(images)}; one must have less than 2^30 numbers")
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ValueError(f"indices: {described(indices)}; must be int64 [N]")
     num, height, width, channels = len(indices), *images.shape[1:]

@@ -64,6 +64,9 @@ void augment_words(
 Tensor augment(
     const Tensor& images, const Tensor& indices, const Tensor& params, const Tensor& table, int64_t padding,
     int64_t cutout) {
+  STD_TORCH_CHECK(
+      images.is_contiguous() && indices.is_contiguous() && params.is_contiguous() && table.is_contiguous(),
+      "augment: must be contiguous");
   const int64_t num = indices.size(0);
   const Picture picture{
       static_cast<int>(images.size(1)), static_cast<int>(images.size(2)), static_cast<int>(images.size(3)),

@@ -113,6 +113,7 @@ IMAGES, INDICES, PARAMS, TABLE = augment_case(2, 4, 6, 3, 1, torch.float32)
         ({"images": IMAGES.permute(0, 3, 1, 2)}, r"images: .* with strides .*; must be uint8 \[M, H, W, C\]"),
         ({"images": IMAGES[0]}, "images: .* must be uint8"),
         ({"images": IMAGES[:, :0]}, "images: .* must be uint8"),
+        ({"images": torch.empty((0, 2**15, 2**15, 1), dtype=torch.uint8)}, r"images: .* less than 2\^30 numbers"),
         ({"indices": INDICES.int()}, r"indices: int32 \[2\]; must be int64 \[N\]"),
         ({"indices": INDICES[:, None]}, "indices: .* must be int64"),
         ({"indices": INDICES * 0 + 4}, "indices: 4; must be from 0 to 3"),
