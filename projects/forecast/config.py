@@ -16,8 +16,8 @@ ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
 # What a model takes where a setting is left at 0 or auto.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
-    "segrnn": {"lookback": 720, "lr": 1e-3, "loss": "huber", "normalise": "last"},
-    "lstm": {"lookback": 96, "lr": 1e-3, "loss": "huber", "normalise": "last"},
+    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalise": "last"},
+    "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalise": "last"},
     "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalise": "none"},
 }
 # What --smoke puts in place of the defaults: under a minute on one CPU core.
