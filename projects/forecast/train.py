@@ -1,8 +1,6 @@
 """Trains the forecaster: python -m projects.forecast.train --data etth1|etth2|ettm1|ettm2|synthetic|FILE.csv.
 
-Recipe: AdamW, a short warm-up and a cosine, the Huber loss (between the absolute error of SegRNN and the
-squared one that is reported), pinball loss for the ends of intervals, and averaged weights, which are good at any time,
-so that validation can choose when to stop.
+Recipe: AdamW, a short warm-up and a cosine, the absolute error as in SegRNN, averaged weights, early stopping.
 Beside the network, every run scores seasonal-naive and the least-squares DLinear on the same test windows.
 """
 

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+MS = "{:,.2f} ms"
 # Benchmark, table in its file, quantity, heading, and how a number of it is written.
 SHOWN = (
     ("step", "step", "processor_us", "one optimizer step, tiny MLP, processor time", "{:,.0f} µs"),
     ("step", "step, peers loaded", "processor_us", "the same with the peers' packages loaded", "{:,.0f} µs"),
     ("images", "images", "images_per_second", "CIFAR-10 training, end to end", "{:,.0f} images/s"),
-    ("onnx", "batch 1", "wall_ms", "classifying 1 picture", "{:,.2f} ms"),
+    ("onnx", "batch 1", "wall_ms", "classifying 1 picture", MS),
     ("onnx", "batch 64", "wall_ms", "classifying 64 pictures", "{:,.1f} ms"),
+    ("kernels", "augment, 512 pictures", "processor_ms", "512 pictures gathered, cropped, flipped, cut out", MS),
+    ("kernels", "instance_norm_act, channels_last, float32", "processor_ms", "instance norm, ReLU, backward", MS),
+    ("kernels", "sigmoid_focal_loss", "processor_ms", "focal loss, backward; eager is torchvision's", MS),
+    ("kernels", "gram_matrix", "processor_ms", "Gram matrix, backward", MS),
     ("checkpoint", "fast network", "wall_ms", "training blocked by a save, small network", "{:,.1f} ms"),
     ("checkpoint", "50 million weights", "wall_ms", "training blocked by a save, 600 MB", "{:,.0f} ms"),
 )

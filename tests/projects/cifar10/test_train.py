@@ -70,7 +70,7 @@ def test_kernels_that_are_asked_for_and_cannot_be_had_end_it_before_anything_is_
     wish: str, said: str, program: Program, tmp_path: Path
 ) -> None:
     told = {"ATELIER_EXT": wish, "CXX": "no-such-compiler", "ATELIER_CACHE": str(tmp_path / "cache")}
-    done = program("projects.cifar10.train", *TINY, env={**told, "TMPDIR": str(tmp_path)})
+    done = program("projects.cifar10.train", *TINY, env=told)
     assert done.returncode == 2
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
