@@ -83,6 +83,8 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         first_line = text.splitlines()[0] if text else "MemoryError"
         return 1, f"{prefix}out of memory: {first_line}; try a smaller --batch-size"
+    if text.startswith("DataLoader worker"):  # torch's signal handler raises it wherever the program happens to be
+        return 1, f"{prefix}a data worker died: {text.splitlines()[0]}; try fewer --workers; memory may be short"
     if any(word in text for word in ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")):
         return 1, f"{prefix}contact with another rank was lost: {text.splitlines()[0]}; see that rank's own line"
     return 1, f"{prefix}{type(error).__name__}: {text or 'no message'}; run again with --debug for the traceback"

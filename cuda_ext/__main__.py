@@ -17,7 +17,7 @@ from cuda_ext import doctor, toolchain
 from cuda_ext.build import DEVICES, obtain
 from cuda_ext.library import Recipe
 
-NUM_LOG_LINES = 30
+NUM_LOG_LINES = 60
 
 
 class Parser(argparse.ArgumentParser):

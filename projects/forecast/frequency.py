@@ -130,7 +130,7 @@ def in_months(times: Times) -> tuple[Frequency, NDArray[np.int64], NDArray[np.bo
     """The same by calendar months; None where the day of the month or the time of day varies."""
     month = times.astype("datetime64[M]")
     first = month.astype("datetime64[us]")
-    last_day = (month + 1).astype("datetime64[D]") - np.timedelta64(1, "D")
+    last_day = (month + np.timedelta64(1, "M")).astype("datetime64[D]") - np.timedelta64(1, "D")
     since_first, since_last = times - first, times - last_day.astype("datetime64[us]")
     same_day, month_end = (since_first == since_first[0]).all(), (since_last == since_last[0]).all()
     apart = np.diff(month).astype(np.int64)

@@ -54,6 +54,7 @@ CASES: list[tuple[BaseException, int, str]] = [
     (MemoryError(), 1, "error: out of memory: MemoryError; try a smaller --batch-size\n"),
     (RuntimeError("CUDA out of memory. Tried\nmore"), 1, "error: out of memory: CUDA out of memory. Tried; try a"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 1, "error: out of memory: "),
+    (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."), 1, "error: a data worker died: "),
     (RuntimeError("gloo: Connection closed by peer\nmore"), 1, "error: contact with another rank was lost: "),
     (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero; run again with --debug"),
     (ValueError(), 1, "error: ValueError: no message; run again with --debug"),
