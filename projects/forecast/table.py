@@ -20,6 +20,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASC
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+", re.ASCII)
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
 LARGEST = 1e18  # squares of larger numbers leave float32
+MAX_CELL_CHARACTERS = 131_072
 
 
 class Table(NamedTuple):
@@ -54,6 +55,7 @@ def read_table(path: Path) -> Table:
             "a NUL in the table", f"{path} line {text.count(chr(10), 0, text.index(chr(0))) + 1}", "remove it"
         )
     first = text.partition("\n")[0]
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     rows, lines = [], []
     try:
