@@ -16,7 +16,7 @@ ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
 # What a model takes where a setting is left at 0 or auto.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
-    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalise": "last"},
+    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalise": "anchor"},
     "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalise": "last"},
     "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalise": "none"},
 }
@@ -57,8 +57,10 @@ class Config(RunConfig):
     width: int = option(256, "hidden size of segrnn and lstm", low=2, high=4096)
     segment: int = option(48, "rows of a segment, the step of segrnn", low=1)
     dropout: float = option(0.1, "dropout before the last layer of segrnn and lstm", low=0, below=1)
-    normalise: Literal["auto", "last", "revin", "none"] = option(
-        "auto", "of each window: subtract its last row; its mean and deviation; nothing; auto: dlinear none, else last"
+    normalise: Literal["auto", "last", "anchor", "revin", "none"] = option(
+        "auto",
+        "of each window: subtract its last row; the same, and learn how much of it holds at each step ahead; its mean "
+        "and deviation; nothing; auto: segrnn anchor, lstm last, dlinear none",
     )
     head: Literal["point", "quantile"] = option("quantile", "one number a step, or quantiles round the same number")
     quantiles: str = option("0.1,0.5,0.9", "levels of the quantile head, rising, 0.5 among them")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from projects.forecast.config import Config
 
-Normalise = Literal["last", "revin", "none"]
+Normalise = Literal["last", "anchor", "revin", "none"]
 WINDOWS_AT_ONCE = 2_048
 
 
@@ -32,29 +32,36 @@ def build_model(config: Config, num_columns: int) -> nn.Module:
     else:
         core = DLinear(config.lookback, config.horizon, num_levels)
     assert config.normalise != "auto"
-    return Reversible(core, config.normalise)
+    return Reversible(core, config.normalise, config.horizon, num_columns)
 
 
 class Reversible(nn.Module):
-    """A network between the normalisation of each window and its reverse; its levels never cross."""
+    """A network between the normalisation of each window and its reverse; its levels never cross.
 
-    def __init__(self, network: nn.Module, normalise: Normalise, epsilon: float = 1e-5) -> None:
+    "last" subtracts a window's last row and adds it again, as if it held for ever. "anchor" learns how much of it still
+    holds at each step and column: all at first, and the further ahead, the more a series goes back to its mean.
+    """
+
+    def __init__(
+        self, network: nn.Module, normalise: Normalise, horizon: int, num_columns: int, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
         self.network, self.normalise, self.epsilon = network, normalise, epsilon
+        self.kept = nn.Parameter(torch.ones(horizon, num_columns)) if normalise == "anchor" else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → float32 [N, horizon, columns, levels]."""
         inputs = inputs.float()
-        if self.normalise == "last":
-            shift, scale = inputs[:, -1:], None
-        elif self.normalise == "revin":
+        if self.normalise == "none":
+            return spread_out(self.network(inputs).float())
+        if self.normalise == "revin":
             shift = inputs.mean(1, keepdim=True)
             scale = torch.sqrt(inputs.var(1, keepdim=True, unbiased=False) + self.epsilon)
-        else:
-            return spread_out(self.network(inputs).float())
-        normal = inputs - shift if scale is None else (inputs - shift) / scale
-        levels = spread_out(self.network(normal).float())
-        return (levels if scale is None else levels * scale[..., None]) + shift[..., None]
+            return spread_out(self.network((inputs - shift) / scale).float()) * scale[..., None] + shift[..., None]
+        last = inputs[:, -1:]
+        held = last if self.kept is None else self.kept * last
+        raw = self.network(inputs - last).float()
+        return spread_out(torch.cat([raw[..., :1] + held[..., None], raw[..., 1:]], dim=-1))
 
 
 def spread_out(raw: Tensor) -> Tensor:

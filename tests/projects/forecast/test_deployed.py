@@ -11,7 +11,7 @@ from projects.forecast.model import build_model
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
-@pytest.mark.parametrize("normalise", ["last", "revin", "none"])
+@pytest.mark.parametrize("normalise", ["last", "anchor", "revin", "none"])
 def test_raw_rows_give_the_forecast_of_training_in_original_units(head: str, normalise: str) -> None:
     torch.manual_seed(0)
     settings = {"data": "synthetic", "num_synthetic": 600, "lookback": 48, "horizon": 10, "width": 8}

@@ -21,6 +21,7 @@ from projects.forecast.model import (
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "segrnn": {"model": "segrnn", "segment": 5},
+    "segrnn, last": {"model": "segrnn", "segment": 5, "normalise": "last"},
     "segrnn, point, revin": {"model": "segrnn", "segment": 7, "head": "point", "normalise": "revin"},
     "lstm": {"model": "lstm"},
     "dlinear": {"model": "dlinear"},
@@ -119,15 +120,26 @@ def test_segrnn_tells_columns_apart() -> None:
     assert not torch.allclose(forecast[..., 0, :], forecast[..., 1, :])
 
 
-@pytest.mark.parametrize("normalise", ["last", "revin"])
-def test_a_raised_window_is_forecast_as_raised(normalise: str) -> None:
-    network, _ = built("segrnn")
-    assert isinstance(network, Reversible)
-    network.normalise = normalise  # type: ignore[assignment]
+@pytest.mark.parametrize("name", ["segrnn, last", "segrnn, point, revin"])
+def test_a_raised_window_is_forecast_as_raised(name: str) -> None:
+    network, _ = built(name)
     some = windows()
     torch.testing.assert_close(network(some + 7), network(some) + 7, atol=1e-3, rtol=0)
-    if normalise == "revin":
+    if name.endswith("revin"):
         torch.testing.assert_close(network(some * 3), network(some) * 3, atol=2e-2, rtol=1e-3)
+
+
+def test_a_learnt_share_of_the_last_row_holds_at_each_step_and_column() -> None:
+    network, _ = built("segrnn")
+    assert isinstance(network, Reversible)
+    assert network.kept is not None
+    some = windows()
+    torch.testing.assert_close(network(some + 7), network(some) + 7, atol=1e-3, rtol=0)
+    with torch.no_grad():
+        network.kept[5:, 1] = 0.25
+    raised = network(some + 8) - network(some)
+    torch.testing.assert_close(raised[:, 5:, 1], torch.full_like(raised[:, 5:, 1], 2.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(raised[:, :5], torch.full_like(raised[:, :5], 8.0), atol=1e-3, rtol=0)
 
 
 def test_a_window_that_stands_still_has_a_finite_forecast_and_gradient() -> None:
