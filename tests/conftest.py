@@ -1,6 +1,8 @@
 """What all tests share: one thread, a runner for the programs, and the real data where it is there."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -29,14 +32,32 @@ def program(tmp_path: Path) -> Program:
 
 
 @pytest.fixture(scope="session")
-def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Has a folder of a name filled at its first use, for all tests and for all of pytest-xdist's workers."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def filled(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = base / f"once-{name}", base / f"once-{name}.done"
+        with (base / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def real_data(once: Once) -> Path:
     """The unpacked real data; skips where its archive is not beside the project."""
     source = Path(os.environ.get("ATELIER_REAL_DATA", ROOT.parent / "shared" / "data"))
     if not (source / "unpack").exists():
         pytest.skip(f"real data not found in {source}; set ATELIER_REAL_DATA")
-    target = tmp_path_factory.mktemp("real-data")
-    subprocess.run([str(source / "unpack"), str(target)], check=True)
-    return target
+    return once("real-data", lambda folder: subprocess.run([str(source / "unpack"), str(folder)], check=True))
 
 
 @pytest.fixture

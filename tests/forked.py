@@ -1,4 +1,4 @@
-"""Programs run in forked children, killed at chosen instants, and what they leave behind compared.
+"""Programs run in forked children, killed or stopped at chosen instants, and what they leave behind compared.
 
 Forking a process that has torch loaded costs some 40 ms, where starting one costs seconds.
 """
@@ -6,11 +6,13 @@ Forking a process that has torch loaded costs some 40 ms, where starting one cos
 import hashlib
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -71,6 +73,73 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without time fields."""
     lines = (run_dir / "metrics.jsonl").read_text("utf-8").splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in TIME_FIELDS} for line in lines]
+
+
+def assert_killed_runs_end_alike(
+    main: Main,
+    settings: Sequence[object],
+    folder: Path,
+    ending: Callable[[Path], object] = ending,
+    shares: Sequence[float] = (0.25, 0.6),
+) -> None:
+    """Runs main once whole; then, for each share of its time, again until a kill about there, some with a second kill,
+    and takes it up to its end. All endings have to be equal, and half of the first kills have to hit a running program.
+    """
+    began = time.monotonic()
+    assert run(main, ["--run-dir", folder / "whole", *settings]) == 0
+    whole_seconds = time.monotonic() - began
+    expected = ending(folder / "whole")
+    moments = random.Random(repr(list(settings)))
+    num_hit = 0
+    for number, share in enumerate(shares):
+        run_dir = folder / f"killed-{number}"
+        start_anew = ["--run-dir", run_dir, *settings]
+        code = run(main, start_anew, kill_after=whole_seconds * (share + moments.uniform(-0.12, 0.12)))
+        num_hit += code != 0
+        again = whole_seconds * moments.uniform(0.1, 0.5) if number % 2 else None
+        while code != 0:
+            assert code == -signal.SIGKILL
+            arguments = ["--resume", run_dir] if (run_dir / "run.json").exists() else start_anew
+            code, again = run(main, arguments, kill_after=again), None
+        assert ending(run_dir) == expected
+        assert not list(run_dir.glob("checkpoints/.tmp-*"))
+    assert num_hit >= len(shares) / 2, "too few of the kills hit a running program"
+
+
+def stopping_at(step: int, program: ModuleType) -> Main:
+    """A project's training (its `train_step` is given a `scheduler`) that sends itself SIGTERM in the step of a number.
+    It ends with exit code 143."""
+
+    def stop(argv: list[str]) -> None:
+        inner = program.train_step
+
+        def train_step(*arguments: Any, **rest: Any) -> Any:
+            metrics = inner(*arguments, **rest)
+            if rest["scheduler"].last_epoch == step:
+                signal.raise_signal(signal.SIGTERM)
+            return metrics
+
+        program.train_step = train_step  # type: ignore[attr-defined]
+        program.train(program.parse_arguments(argv))
+
+    return stop
+
+
+def said(main: Main, argv: Sequence[object], folder: Path) -> str:
+    """What main(argv) prints; it has to end well."""
+    path = folder / "said.txt"
+
+    def tell(argv: list[str]) -> None:
+        with path.open("w") as file, redirect_stdout(file):
+            main(argv)
+
+    assert run(tell, argv) == 0
+    return path.read_text()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file of a run folder but the lock, which names its last holder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
 
 
 def warm_up(main: Main, argv: Sequence[object]) -> None:

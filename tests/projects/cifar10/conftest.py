@@ -1,44 +1,25 @@
 """What the classifier's tests share: one smoke run with its exported files, and folders of small pictures."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Program
+from tests.conftest import Once, Program
+from tests.smoke import Smoke, smoke_run
 
 MakeFolder = Callable[..., Path]
 CLASSES = ("amber", "blue", "green")
 
 
-class Smoke(NamedTuple):
-    """A run made with --smoke and exported with --int8, and what the two programs printed."""
-
-    run_dir: Path
-    trained: "subprocess.CompletedProcess[str]"
-    exported: "subprocess.CompletedProcess[str]"
-
-
-@pytest.fixture(scope="session")
-def _smoked() -> list[Smoke]:
-    return []
-
-
 @pytest.fixture
-def smoke(program: Program, _smoked: list[Smoke], tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The two programs, run once for all tests; each test of them looks at another promise."""
-    if not _smoked:
-        run_dir = tmp_path_factory.mktemp("smoke") / "run"
-        trained = program("projects.cifar10.train", "--smoke", "--run-dir", run_dir)
-        assert trained.returncode == 0, trained.stderr
-        exported = program("projects.cifar10.export", run_dir, "--int8")
-        _smoked.append(Smoke(run_dir, trained, exported))
-    return _smoked[0]
+def smoke(program: Program, once: Once) -> Smoke:
+    """The smoke run and its export with --int8."""
+    return smoke_run("cifar10", program, once, export=["--int8"])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 
 from projects.cifar10.synthetic import CLASSES
 from tests.conftest import Program
-from tests.projects.cifar10.conftest import Smoke
+from tests.smoke import Smoke
 
 MODULE = "projects.cifar10.infer"
 

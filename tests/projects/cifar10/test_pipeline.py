@@ -11,7 +11,8 @@ from core.errors import UserError
 from projects.cifar10.export import export
 from projects.cifar10.synthetic import CLASSES, draw_pictures
 from tests.conftest import ROOT, Program
-from tests.projects.cifar10.conftest import Smoke, summary
+from tests.projects.cifar10.conftest import summary
+from tests.smoke import Smoke
 
 
 def test_training_says_where_everything_is_and_what_to_run_next(smoke: Smoke) -> None:

@@ -1,17 +1,17 @@
 """What the forecaster's tests share: one smoke run with its exported file, and small tables."""
 
 import json
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from projects.forecast.synthetic import generate
-from tests.conftest import Program
+from tests.conftest import Once, Program
+from tests.smoke import Smoke, smoke_run
 
 MakeTable = Callable[..., Path]
 COLUMNS = ("tide", "load")
@@ -19,29 +19,10 @@ TINY = ["--lookback", 24, "--horizon", 6, "--segment", 6, "--width", 8, "--batch
 TINY += ["--log-every", 3, "--device", "cpu", "--ema", 0, "--patience", 0]
 
 
-class Smoke(NamedTuple):
-    """A run made with --smoke and exported, and what the two programs printed."""
-
-    run_dir: Path
-    trained: "subprocess.CompletedProcess[str]"
-    exported: "subprocess.CompletedProcess[str]"
-
-
-@pytest.fixture(scope="session")
-def _smoked() -> list[Smoke]:
-    return []
-
-
 @pytest.fixture
-def smoke(program: Program, _smoked: list[Smoke], tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The two programs, run once for all tests; each test of them looks at another promise."""
-    if not _smoked:
-        run_dir = tmp_path_factory.mktemp("smoke") / "run"
-        trained = program("projects.forecast.train", "--smoke", "--run-dir", run_dir)
-        assert trained.returncode == 0, trained.stderr
-        exported = program("projects.forecast.export", run_dir)
-        _smoked.append(Smoke(run_dir, trained, exported))
-    return _smoked[0]
+def smoke(program: Program, once: Once) -> Smoke:
+    """The smoke run and its export."""
+    return smoke_run("forecast", program, once)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 from core.errors import UserError
 from projects.forecast import infer
 from tests.conftest import Program
-from tests.projects.forecast.conftest import Smoke, write, write_synthetic
+from tests.projects.forecast.conftest import write, write_synthetic
+from tests.smoke import Smoke
 
 Infer = Callable[..., None]
 

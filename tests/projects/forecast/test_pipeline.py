@@ -15,7 +15,8 @@ from projects.forecast.export import TASK, export
 from projects.forecast.synthetic import COLUMNS, generate
 from projects.forecast.train import parse_arguments, train
 from tests.conftest import ROOT, Program
-from tests.projects.forecast.conftest import TINY, MakeTable, Smoke, summary, write_synthetic
+from tests.projects.forecast.conftest import TINY, MakeTable, summary, write_synthetic
+from tests.smoke import Smoke
 
 
 def test_training_says_where_everything_is_and_what_to_run_next(smoke: Smoke) -> None:

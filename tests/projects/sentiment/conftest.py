@@ -1,42 +1,23 @@
 """What the classifier's tests share: one smoke run with its exported files, and files of texts."""
 
 import json
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from projects.sentiment.synthetic import write_reviews
-from tests.conftest import Program
+from tests.conftest import Once, Program
+from tests.smoke import Smoke, smoke_run
 
 WriteTable = Callable[..., Path]
 
 
-class Smoke(NamedTuple):
-    """A run made with --smoke and exported with --int8, and what the two programs printed."""
-
-    run_dir: Path
-    trained: "subprocess.CompletedProcess[str]"
-    exported: "subprocess.CompletedProcess[str]"
-
-
-@pytest.fixture(scope="session")
-def _smoked() -> list[Smoke]:
-    return []
-
-
 @pytest.fixture
-def smoke(program: Program, _smoked: list[Smoke], tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The two programs, run once for all tests; each test of them looks at another promise."""
-    if not _smoked:
-        run_dir = tmp_path_factory.mktemp("smoke") / "run"
-        trained = program("projects.sentiment.train", "--smoke", "--baseline", "--run-dir", run_dir)
-        assert trained.returncode == 0, trained.stderr
-        exported = program("projects.sentiment.export", run_dir, "--int8")
-        _smoked.append(Smoke(run_dir, trained, exported))
-    return _smoked[0]
+def smoke(program: Program, once: Once) -> Smoke:
+    """The smoke run with --baseline and its export with --int8."""
+    return smoke_run("sentiment", program, once, train=["--baseline"], export=["--int8"])
 
 
 @pytest.fixture

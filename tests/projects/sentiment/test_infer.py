@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Program
-from tests.projects.sentiment.conftest import Smoke, WriteTable
+from tests.projects.sentiment.conftest import WriteTable
+from tests.smoke import Smoke
 
 MODULE = "projects.sentiment.infer"
 PRAISE, BLAME = "the acting is superb.", "although the plot is charming, the acting is not really moving."

@@ -16,7 +16,8 @@ from projects.sentiment.export import build_deployed, export, random_tokens
 from projects.sentiment.synthetic import write_reviews
 from projects.sentiment.vocab import read_vocabulary
 from tests.conftest import ROOT, Program
-from tests.projects.sentiment.conftest import Smoke, summary
+from tests.projects.sentiment.conftest import summary
+from tests.smoke import Smoke
 
 
 def test_training_says_where_everything_is_and_what_to_run_next(smoke: Smoke) -> None:

@@ -1,50 +1,16 @@
 """The classifier's run, killed at random instants and resumed, ends bit for bit as the unbroken one."""
 
-import random
-import signal
-import time
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import pytest
-from torch import Tensor
 
 from projects.sentiment import train as program
-from projects.sentiment.data import Batch
 from tests import forked
 from tests.projects.sentiment.conftest import WriteTable, summary
 
-TINY = [
-    "--min-count",
-    1,
-    "--embedding-size",
-    8,
-    "--hidden-size",
-    6,
-    "--layers",
-    2,
-    "--members",
-    2,
-    "--batch-size",
-    10,
-    "--lr",
-    0.01,
-]
-TINY += [
-    "--epochs",
-    2,
-    "--val-fraction",
-    0.2,
-    "--log-every",
-    7,
-    "--checkpoint-every",
-    3,
-    "--keep",
-    2,
-    "--device",
-    "cpu",
-]
+TINY = ["--min-count", 1, "--embedding-size", 8, "--hidden-size", 6, "--layers", 2, "--members", 2, "--epochs", 2]
+TINY += ["--batch-size", 10, "--lr", 0.01, "--val-fraction", 0.2, "--log-every", 7, "--checkpoint-every", 3]
+TINY += ["--keep", 2, "--device", "cpu"]
 SYNTHETIC = ["--data", "synthetic", "--num-synthetic", 250, *TINY]
 SETTINGS = {
     "averaged": ["--ema", 0.9, "--precision", "bf16", "--pooling", "attention"],
@@ -67,62 +33,24 @@ def ending(run_dir: Path) -> object:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_three_kills_at_random_instants_give_three_equal_endings(name: str, tmp_path: Path) -> None:
-    settings = [*SYNTHETIC, *SETTINGS[name]]
-    began = time.monotonic()
-    assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings]) == 0
-    whole_seconds = time.monotonic() - began
-    expected = ending(tmp_path / "whole")
-    moments = random.Random(name)
-    killed = 0
-    for share in (0.2, 0.4, 0.6):
-        run_dir = tmp_path / str(share)
-        kill_after: float | None = whole_seconds * (share + moments.uniform(-0.12, 0.12))
-        code = forked.run(main, ["--run-dir", run_dir, *settings], kill_after=kill_after)
-        while code != 0:
-            assert code == -9
-            killed += 1
-            kill_after = whole_seconds * moments.uniform(0.1, 0.6) if killed % 3 == 0 else None
-            arguments = ["--resume", run_dir] if (run_dir / "run.json").exists() else ["--run-dir", run_dir, *settings]
-            code = forked.run(main, arguments, kill_after=kill_after)
-        assert ending(run_dir) == expected
-        assert not list(run_dir.glob("checkpoints/.tmp-*"))
-    assert killed >= 2, "too few of the kills hit a running program"
+def test_killed_and_taken_up_it_ends_as_the_unbroken_run(name: str, tmp_path: Path) -> None:
+    forked.assert_killed_runs_end_alike(main, [*SYNTHETIC, *SETTINGS[name]], tmp_path, ending)
 
 
 def test_a_run_on_own_texts_is_taken_up_in_the_middle_of_an_epoch(write_table: WriteTable, tmp_path: Path) -> None:
     settings = ["--data", write_table("reviews.csv", 200), *TINY, "--ema", 0.9]
     assert forked.run(main, ["--run-dir", tmp_path / "whole", *settings]) == 0
-    assert forked.run(stopping_at(5), ["--run-dir", tmp_path / "broken", *settings]) == 143
+    assert forked.run(forked.stopping_at(5, program), ["--run-dir", tmp_path / "broken", *settings]) == 143
     assert forked.run(main, ["--resume", tmp_path / "broken"]) == 0
     assert ending(tmp_path / "broken") == ending(tmp_path / "whole")
 
 
-def stopping_at(step: int) -> forked.Main:
-    """The program, which sends itself SIGTERM in the train step of a number."""
-
-    def stop(argv: list[str]) -> None:
-        inner = program.train_step
-
-        def train_step(batch: Batch, **rest: Any) -> dict[str, Tensor]:
-            metrics = inner(batch, **rest)
-            if rest["scheduler"].last_epoch == step:
-                signal.raise_signal(signal.SIGTERM)
-            return metrics
-
-        program.train_step = train_step
-        main(argv)
-
-    return stop
-
-
 def test_a_complete_run_says_so_and_no_file_changes(tmp_path: Path) -> None:
-    run_dir, said = tmp_path / "run", tmp_path / "said"
+    run_dir = tmp_path / "run"
     assert forked.run(main, ["--run-dir", run_dir, *SYNTHETIC, "--epochs", 1]) == 0
-    before = contents(run_dir)
-    assert forked.run(telling(said), ["--resume", run_dir]) == 0
-    assert said.read_text() == f"already complete: {run_dir}\n"
-    assert contents(run_dir) == before
+    before = forked.contents(run_dir)
+    assert forked.said(main, ["--resume", run_dir], tmp_path) == f"already complete: {run_dir}\n"
+    assert forked.contents(run_dir) == before
     assert forked.run(main, ["--resume", run_dir, "--epochs", 2]) == 0
     assert summary(run_dir)["steps"] == 40
 
@@ -130,26 +58,11 @@ def test_a_complete_run_says_so_and_no_file_changes(tmp_path: Path) -> None:
 def test_other_settings_or_texts_are_refused_and_no_file_changes(write_table: WriteTable, tmp_path: Path) -> None:
     data, run_dir = write_table("reviews.csv", 100), tmp_path / "run"
     assert forked.run(main, ["--run-dir", run_dir, "--data", data, *TINY, "--max-steps", 1]) == 0
-    before = contents(run_dir)
+    before = forked.contents(run_dir)
     for setting in (["--hidden-size", 7], ["--tokenizer", "bpe"], ["--max-length", 9], ["--seed", 1]):
         assert forked.run(main, ["--resume", run_dir, *setting]) == 2
-        assert contents(run_dir) == before
+        assert forked.contents(run_dir) == before
     with data.open("a") as file:
         file.write("one more fine text,good\n")
     assert forked.run(main, ["--resume", run_dir, "--max-steps", 2]) == 2
-    assert contents(run_dir) == before
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file but the lock, which names its last holder."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"}
-
-
-def telling(path: Path) -> forked.Main:
-    """The program, with its standard output in a file."""
-
-    def tell(argv: list[str]) -> None:
-        with path.open("w") as file, redirect_stdout(file):
-            main(argv)
-
-    return tell
+    assert forked.contents(run_dir) == before

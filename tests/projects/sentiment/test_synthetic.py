@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from projects.sentiment.synthetic import write_reviews
-from tests.projects.sentiment.conftest import Smoke, summary
+from tests.projects.sentiment.conftest import summary
+from tests.smoke import Smoke
 
 
 def test_half_of_the_reviews_have_each_label_and_none_comes_twice() -> None:

@@ -1,0 +1,99 @@
+"""Files of pretrained weights: found in torch.hub's cache or downloaded into it, and read without running their code.
+
+The cache is torchvision's: https://docs.pytorch.org/docs/stable/hub.html#where-are-my-downloaded-models-saved
+"""
+
+import os
+import re
+import urllib.request
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from core.download import TIMEOUT_SECONDS, download, sha256_of
+from core.errors import UserError
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+NESTED_UNDER = ("state_dict", "model", "model_state_dict")  # where training programs put the weights in a .pth
+PREFIXES = ("module.", "_orig_mod.")  # of networks that were wrapped when they were saved
+
+
+def torch_hub_file(url: str) -> Path:
+    """The file of a URL in torch.hub's cache, downloaded if it is not there; its name holds the begin of its SHA-256.
+
+    Raises UserError, naming the file and where to put it, where it cannot be had, and where it is another one.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download(url, partial, content_length(url))
+            check_digest(partial, path.name)
+            partial.replace(path)
+        except (OSError, ValueError) as error:
+            raise unobtainable(url, error, path) from error
+        finally:
+            partial.unlink(missing_ok=True)
+    try:
+        check_digest(path, path.name)
+    except ValueError as error:
+        what = f"{path} ({error})"
+        raise UserError("a downloaded file was changed", what, "delete it, or put the right one there") from error
+    return path
+
+
+def content_length(url: str) -> int:
+    """The size of what a URL gives, in bytes. Raises OSError where it gives nothing."""
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_SECONDS) as response:
+        return int(response.headers.get("Content-Length") or 0)
+
+
+def check_digest(path: Path, name: str) -> None:
+    """Raises ValueError for a file that has not the SHA-256 whose begin is in its name, as in resnet18-f37072fd.pth."""
+    begin = re.search(r"-([a-f0-9]{8,})\.", name)
+    if begin and not sha256_of(path).startswith(begin.group(1)):
+        raise ValueError(f"its SHA-256 does not begin with {begin.group(1)}")
+
+
+def unobtainable(what: str, error: Exception, path: Path) -> UserError:
+    """The error of weights that are neither in a cache nor to be had; path: where they may be put by hand."""
+    reason = str(getattr(error, "reason", error)).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+    return UserError("no pretrained weights", f"{what} ({reason})", f"put it at {path}, or give --weights FILE")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name; wrappings of training programs are taken off.
+
+    Raises UserError for a file that holds other things, which could be code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            found: object = safetensors.torch.load(path.read_bytes())  # a mapped file that shrinks ends the process
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a dozen types, of zip, pickle, safetensors and the system
+        reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        if "weights_only" in str(error) or "WeightsUnpickler" in str(error):
+            reason = "it holds other objects than tensors, which could run code"
+        todo = "give a .safetensors file, or a .pth file of tensors alone"
+        raise UserError("not a readable weights file", f"{path} ({reason})", todo) from error
+    for key in NESTED_UNDER:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError("no weights in the file", path, "give a file with tensors by name, as state_dict() makes them")
+    return {unwrapped(str(name)): tensor for name, tensor in found.items()}
+
+
+def unwrapped(name: str) -> str:
+    """A weight's name without the prefixes of wrappers."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
