@@ -16,7 +16,7 @@ ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
 # What a model takes where a setting is left at 0 or auto.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
-    "segrnn": {"lookback": 720, "lr": 1e-3, "loss": "mae", "normalise": "anchor"},
+    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalise": "last"},
     "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalise": "last"},
     "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalise": "none"},
 }
@@ -54,18 +54,18 @@ class Config(RunConfig):
     patience: int = option(2, "stop after this many evaluations without a better one; 0: never", low=0, harmless=True)
     batch_size: int = option(64, "windows of one forward pass, over all ranks together", low=1)
     model: Literal["segrnn", "lstm", "dlinear"] = option("segrnn", "network")
-    width: int = option(128, "hidden size of segrnn and lstm", low=2, high=4096)
+    width: int = option(256, "hidden size of segrnn and lstm", low=2, high=4096)
     segment: int = option(48, "rows of a segment, the step of segrnn", low=1)
     dropout: float = option(0.1, "dropout before the last layer of segrnn and lstm", low=0, below=1)
     normalise: Literal["auto", "last", "anchor", "revin", "none"] = option(
         "auto",
         "of each window: subtract its last row; the same, and learn how much of it holds at each step ahead; its mean "
-        "and deviation; nothing; auto: segrnn anchor, lstm last, dlinear none",
+        "and deviation; nothing; auto: dlinear none, else last",
     )
     head: Literal["point", "quantile"] = option("quantile", "one number a step, or quantiles round the same number")
     quantiles: str = option("0.1,0.5,0.9", "levels of the quantile head, rising, 0.5 among them")
     loss: Literal["auto", "mae", "mse", "huber"] = option("auto", "of the point forecast; auto: dlinear mse, else mae")
-    lr: float = option(0.0, "peak learning rate; 0: segrnn 0.001, lstm 0.001, dlinear 0.005", low=0)
+    lr: float = option(0.0, "peak learning rate; 0: segrnn 0.0004, lstm 0.001, dlinear 0.005", low=0)
     ema: float = option(0.995, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     warmup: float = option(0.05, "share of the training in which the rate rises", low=0, below=1)
     season: int = option(
