@@ -3,6 +3,7 @@
 The cache is torchvision's: https://docs.pytorch.org/docs/stable/hub.html#where-are-my-downloaded-models-saved
 """
 
+import http.client
 import os
 import re
 import urllib.request
@@ -31,11 +32,12 @@ def torch_hub_file(url: str) -> Path:
     if not path.is_file():
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            download(url, partial, content_length(url))
+            size = content_length(url)
+            path.parent.mkdir(parents=True, exist_ok=True)  # only now: where there is no network, nothing is created
+            download(url, partial, size)
             check_digest(partial, path.name)
             partial.replace(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise unobtainable(url, error, path) from error
         finally:
             partial.unlink(missing_ok=True)

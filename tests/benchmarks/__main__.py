@@ -14,6 +14,7 @@ PLAN: dict[str, list[str]] = {
     "checkpoint": [],
     "text": [],
     "kernels": [],
+    "transfer": [],
 }
 QUICK: dict[str, list[str]] = {
     "step": ["--rounds", "3"],
@@ -22,6 +23,7 @@ QUICK: dict[str, list[str]] = {
     "checkpoint": ["--rounds", "3", "--large-rounds", "0"],
     "text": ["--rounds", "1", "--steps", "4"],
     "kernels": ["--rounds", "3", "--repeats", "2"],
+    "transfer": ["--rounds", "1", "--pictures", "24"],
 }
 
 

@@ -17,6 +17,7 @@ SHOWN = (
     ("kernels", "instance_norm_act, channels_last, float32", "processor_ms", "instance norm, ReLU, backward", MS),
     ("kernels", "sigmoid_focal_loss", "processor_ms", "focal loss, backward; eager is torchvision's", MS),
     ("kernels", "gram_matrix", "processor_ms", "Gram matrix, backward", MS),
+    ("transfer", "transfer", "processor_ms", "a new head on resnet18, an epoch of 96 pictures", MS),
     ("checkpoint", "fast network", "wall_ms", "training blocked by a save, small network", "{:,.1f} ms"),
     ("checkpoint", "50 million weights", "wall_ms", "training blocked by a save, 600 MB", "{:,.0f} ms"),
 )
@@ -33,7 +34,8 @@ def markdown(folder: Path = RESULTS) -> str:
         environments.add(f"{environment['processor']}, {environment['threads']} thread; torch {environment['torch']}")
         for number, row in enumerate(rows):
             median, ratio = row[quantity]["median"], row[f"{quantity}_ratio"]["median"]
-            lines.append(f"| {'' if number else heading} | {row['name']} | {form.format(median)} | {ratio:.2f} |")
+            shown = f"{ratio:.2f}" if ratio > 0.05 else f"{ratio:.3f}"
+            lines.append(f"| {'' if number else heading} | {row['name']} | {form.format(median)} | {shown} |")
     return "\n".join([*lines, "", "; ".join(sorted(environments))])
 
 

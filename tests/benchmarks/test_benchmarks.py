@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from tests import forked
-from tests.benchmarks import bench_checkpoint, bench_images, bench_kernels, bench_onnx, bench_step, bench_text, measure
+from tests.benchmarks import (
+    bench_checkpoint,
+    bench_images,
+    bench_kernels,
+    bench_onnx,
+    bench_step,
+    bench_text,
+    bench_transfer,
+    measure,
+)
 from tests.conftest import Program
 
 FIELDS = {"format", "benchmark", "command", "date", "environment", "settings", "tables", "skipped", "baseline", "ours"}
@@ -21,6 +30,7 @@ TINY = {
     "checkpoint": ["--repeats", 1, "--large-rounds", 0],
     "text": ["--steps", 1, "--batch-size", 4, "--hidden-size", 4],
     "kernels": ["--repeats", 1, "--batch-sizes", 2, "--size", 4, "--rows", 3],
+    "transfer": ["--pictures", 4, "--batch-size", 4, "--image-size", 64, "--backbone", "timm:test_resnet"],
 }
 QUANTITIES = {
     "step": ["processor_us", "wall_us"],
@@ -29,6 +39,7 @@ QUANTITIES = {
     "checkpoint": ["wall_ms", "processor_ms"],
     "text": ["words_per_second", "words_per_processor_second"],
     "kernels": ["wall_ms", "processor_ms"],
+    "transfer": ["wall_ms", "processor_ms"],
 }
 
 
@@ -43,7 +54,7 @@ def _warm() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_result_has_what_it_depends_on(name: str, tmp_path: Path) -> None:
     path = tmp_path / "results" / f"{name}.json"
-    modules = (bench_step, bench_images, bench_onnx, bench_checkpoint, bench_text, bench_kernels)
+    modules = (bench_step, bench_images, bench_onnx, bench_checkpoint, bench_text, bench_kernels, bench_transfer)
     main = {module.__name__.rpartition("bench_")[2]: module for module in modules}[name].main
     # In a child: it sets threads and allocator for its whole process, and starting a program costs seconds.
     assert forked.run(main, ["--rounds", 1, *TINY[name], "--output", path]) == 0, "run it by hand to see why"

@@ -1,0 +1,158 @@
+"""The fine-tuning's settings. This module loads no torch, so a wrong flag is answered at once."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from core.config import RunConfig, option
+from core.errors import UserError
+
+PROJECT = "transfer"
+SYNTHETIC = "synthetic"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+# What --smoke puts in place of the defaults: under a minute on one CPU core.
+SMOKE = {
+    "data": SYNTHETIC,
+    "backbone": "source",
+    "epochs": 20,
+    "batch_size": 32,
+    "lr": 0.003,
+    "backbone_lr": 1.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """Fields beyond core's: where the backbone comes from, what of it is trained and how, what is done to pictures."""
+
+    data: str = option(
+        SYNTHETIC, "synthetic, or a folder: CLASS/*, or train/CLASS/* with val/ and test/ where there are such"
+    )
+    backbone: str = option(
+        "auto",
+        "timm:NAME, torchvision:NAME, run:RUN_DIR, source (learns a drawn domain first), or auto: "
+        "source for synthetic data, timm:resnet18 for a folder",
+    )
+    weights: Path | None = option(None, "file of the backbone's weights (.safetensors, .pth) instead of a download")
+    partial_weights: bool = option(False, "take a weights file that fits in part, and list what does not")
+    from_scratch: bool = option(False, "the same network with random weights: what the pretraining is worth")
+    strategy: Literal["full", "head", "gradual"] = option(
+        "full", "train everything, only the new head, or one layer more after the other from the head down"
+    )
+    thaw: float = option(0.5, "gradual: share of the training after which everything is trained", above=0, high=1)
+    epochs: int = option(30, "passes over the training pictures", low=1, harmless=True)
+    batch_size: int = option(24, "pictures of one forward pass, over all ranks together", low=1)
+    log_every: int = option(200, "steps between lines of metrics.jsonl, beside one an epoch", low=1)
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with Nesterov momentum (lr about 0.02)")
+    lr: float = option(0.001, "peak learning rate of the head", above=0)
+    backbone_lr: float = option(0.3, "the backbone's peak rate as a share of the head's", above=0, high=10)
+    layer_decay: float = option(
+        1.0, "factor of the rate from each layer of the backbone to the one below it", above=0, high=1
+    )
+    weight_decay: float = option(0.05, "weight decay of filters and matrices; none for biases and norms", low=0)
+    momentum: float = option(0.9, "momentum of SGD", low=0, below=1)
+    warmup: float = option(
+        0.15, "share of the training in which the rate rises; then it falls as a cosine", low=0, below=1
+    )
+    dropout: float = option(0.0, "dropout before the head", low=0, below=1)
+    ema: float = option(0.98, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
+    label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
+    balance: Literal["none", "weights", "sampler"] = option(
+        "none", "rare classes: as they are, weighed in the loss, or drawn as often as the others"
+    )
+    image_size: int = option(
+        0, "side of the square that the network sees, in pixels; 0: the backbone's own", low=0, high=1024
+    )
+    crop: float = option(1.0, "share of a picture's shorter side that this square is cut from", low=0.5, high=1)
+    augment: Literal["none", "light", "crop", "rand"] = option(
+        "crop", "light: shift and flip; crop: random part and flip, brightness, contrast; rand: crop and RandAugment"
+    )
+    crop_area: float = option(0.35, "crop, rand: smallest share of the picture's area", above=0, high=1)
+    jitter: float = option(0.3, "crop, rand: largest change of brightness and contrast", low=0, high=1)
+    rand_ops: int = option(2, "rand: operations on a picture", low=1, high=8)
+    rand_magnitude: int = option(9, "rand: strength of the operations", low=0, high=30)
+    mixup: float = option(0.0, "alpha of mixup; 0: none", low=0, high=10)
+    cutmix: float = option(0.0, "alpha of cutmix; 0: none. With both, each batch has one of the two", low=0, high=10)
+    test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
+    cache: Literal["auto", "yes", "no"] = option("auto", "head: compute the backbone's features once, before training")
+    views: int = option(
+        4, "head: fixed augmented views of each picture, taken in turn; 0: new ones each epoch", low=0, high=100
+    )
+    val_fraction: float = option(0.15, "share of the training pictures cut off for validation", above=0, high=0.5)
+    test_fraction: float = option(0.2, "share cut off for the test where no folder is for it", above=0, high=0.5)
+    on_bad_image: Literal["stop", "skip"] = option("stop", "a broken picture: name it and stop, or list and skip all")
+    adapt: Literal["none", "adabn"] = option("none", "adabn: afterwards, norm statistics of the pictures in --target")
+    target: str | None = option(None, "folder of unlabelled pictures to adapt to, or synthetic")
+    num_synthetic: int = option(
+        160, "pictures that `synthetic` draws for training and validation", low=60, high=100_000
+    )
+    resident: Literal["auto", "yes", "no"] = option(
+        "auto", "hold all pictures in memory; auto does where they take less than 4 GB", harmless=True
+    )
+
+    def check(self) -> None:
+        """Raises UserError for a backbone that cannot be, and for settings that do not fit together."""
+        kind, _, name = self.backbone.partition(":")
+        if self.backbone not in ("auto", "source") and not (kind in ("timm", "torchvision", "run") and name):
+            todo = "choose timm:NAME, torchvision:NAME, run:RUN_DIR, source, or auto"
+            raise UserError("unknown backbone", f"--backbone {self.backbone}", todo)
+        if self.weights is not None and (self.from_scratch or self.library is None):
+            other = "--from-scratch" if self.from_scratch else f"--backbone {self.backbone}"
+            raise UserError("options that exclude each other", f"--weights and {other}", "leave one out")
+        if self.from_scratch and self.strategy != "full":
+            todo = "give --strategy full"
+            raise UserError("random layers would stay random", f"--from-scratch --strategy {self.strategy}", todo)
+        if self.cache == "yes" and self.strategy != "head":
+            where = f"--cache yes --strategy {self.strategy}"
+            raise UserError("features change in training", where, "give --strategy head")
+        if self.cache == "yes" and not self.caches:
+            reason = "--mixup or --cutmix" if self.mixes else "--views 0"
+            todo = "leave one out, or give --cache no"
+            raise UserError("pictures differ from epoch to epoch", f"--cache yes with {reason}", todo)
+        if (self.adapt == "none") != (self.target is None):
+            given = "--target" if self.target is not None else "--adapt adabn"
+            raise UserError("half of a pair", given, "--adapt adabn and --target DIR go together")
+
+    @property
+    def library(self) -> str | None:
+        """The library that the backbone is from, if it is from one."""
+        kind = self.backbone.partition(":")[0]
+        if kind == "auto":
+            return None if self.data == SYNTHETIC else "timm"
+        return kind if kind in ("timm", "torchvision") else None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def num_views(self) -> int:
+        """Fixed views of each picture that training shows in turn; 0 where each epoch has its own."""
+        if self.augment == "none":
+            return 1
+        return self.views if self.strategy == "head" else 0
+
+    @property
+    def caches(self) -> bool:
+        """Whether the backbone's features are computed once."""
+        return self.strategy == "head" and self.cache != "no" and not self.mixes and self.num_views > 0
+
+
+def check_present(config: Config) -> None:
+    """Raises UserError for a folder, file or library that a new run needs and that is not there."""
+    for flag, folder in (("--data", config.data), ("--target", config.target)):
+        if folder not in (None, SYNTHETIC) and not (folder and Path(folder).is_dir()):
+            raise UserError("no such folder", f"{flag} {folder}", "give synthetic, or a folder of pictures")
+    kind, _, name = config.backbone.partition(":")
+    if kind == "run" and not Path(name).is_dir():
+        raise UserError("no such run", f"--backbone {config.backbone}", "give the folder of a run")
+    if config.weights is not None and not (config.weights.suffix in WEIGHT_SUFFIXES and config.weights.is_file()):
+        todo = f"give a file of the kinds {', '.join(WEIGHT_SUFFIXES)}"
+        raise UserError("no such weights file", f"--weights {config.weights}", todo)
+    needed = {"--backbone": config.library, "--augment rand": "torchvision" if config.augment == "rand" else None}
+    for flag, library in needed.items():
+        if library is not None and find_spec(library) is None:
+            todo = "python -m pip install -e .[transfer], or choose without it"
+            raise UserError("a library is missing", f"{library}, for {flag}", todo)
