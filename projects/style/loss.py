@@ -1,0 +1,84 @@
+"""The perceptual losses: how far a picture is from a photograph's content, and from a style's Gram matrices.
+
+Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Maps are centred on the style's means
+before their products are taken (Novak and Nikulin 2016, arXiv 1605.04603), and each layer's distance is divided by the
+style's own size there, so that a weight means the same for all layers, features and styles.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.accelerator import Accelerator
+from cuda_ext import gram_matrix
+from projects.style.config import Config
+from projects.style.features import Features
+
+SMALLEST = 1e-6  # what is divided by, so that a style of one even colour has a finite loss
+
+
+class Losses(NamedTuple):
+    """A number for each picture, [N]: the sum by the settings' weights, and its parts before weighing."""
+
+    loss: Tensor
+    content: Tensor
+    style: Tensor
+    tv: Tensor
+
+
+class Perceptual:
+    """The losses for some styles, [1, 3, H, W] each. It is frozen, so it is no part of what a run saves."""
+
+    def __init__(self, features: Features, styles: Sequence[Tensor], config: Config, accelerator: Accelerator) -> None:
+        self.features, self.config, self.accelerator = features, config, accelerator
+        self.num_styles = len(styles)
+        self.centres: list[Tensor] = []  # of each layer [num_styles, C, 1, 1]
+        self.grams: list[Tensor] = []  # [num_styles, C, C]
+        with torch.no_grad(), accelerator.autocast():
+            of_styles = [features.style(image) for image in styles]
+        for maps in zip(*of_styles, strict=True):
+            centres = [each.float().mean((2, 3), keepdim=True) for each in maps]
+            self.centres.append(torch.cat(centres))
+            grams = [gram_matrix(each.float() - centre) for each, centre in zip(maps, centres, strict=True)]
+            self.grams.append(torch.cat(grams))
+
+    def __call__(self, results: Tensor, photographs: Tensor, styles: Tensor) -> Losses:
+        """results, photographs: [N, 3, H, W]; styles: which one each result should be in, int64 [N]."""
+        with self.accelerator.autocast():
+            with torch.no_grad():
+                wanted = self.features.content(photographs)
+            found, maps = self.features(results)
+        content = torch.stack([content_distance(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)])
+        style = torch.stack(
+            [
+                gram_distance(gram_matrix(each.float() - centres[styles]), grams[styles])
+                for each, centres, grams in zip(maps, self.centres, self.grams, strict=True)
+            ]
+        )
+        return self.weighed(content.mean(0), style.mean(0), total_variation(results.float()))
+
+    def weighed(self, content: Tensor, style: Tensor, tv: Tensor) -> Losses:
+        """The losses with their weighed sum."""
+        config = self.config
+        loss = config.content_weight * content + config.style_weight * style + config.tv_weight * tv
+        return Losses(loss, content, style, tv)
+
+
+def content_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square of the difference, over that of what is wanted: [N, C, H, W] → [N]."""
+    size = wanted.square().mean((1, 2, 3)).clamp(min=SMALLEST)
+    return (found - wanted).square().mean((1, 2, 3)) / size
+
+
+def gram_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Sum of the squared differences, over that of what is wanted: [N, C, C] → [N]."""
+    return (found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp(min=SMALLEST)
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbours, down and across: [N, 3, H, W] → [N]."""
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
+    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))
+    return down + across
