@@ -52,6 +52,8 @@ def curves(run_path: Path, panels: Sequence[str]) -> None:
         grid[0][-1].plot(*zip(*points, strict=True), label=rate, color="tab:green" if rate == "lr" else None)
     grid[0][-1].set(title="learning rate", xlabel="step")
     grid[0][-1].grid(alpha=0.3)
+    if len(rates) > 1:
+        grid[0][-1].legend()
     save_figure(drawn, run_path / "plots" / "curves.png")
 
 

@@ -70,6 +70,7 @@ def shown_command(run: Mapping[str, Any]) -> str:
         at = words.index(flag) if flag in words else -1
         if at >= 0 and (flag != "--data" or "/" in words[at + 1]):
             words[at if not stand_in else at + 1 : at + 2] = stand_in
+    words = ["run:RUN_DIR" if word.startswith("run:") else word for word in words if word != "--debug"]
     return " ".join([f"python -m projects.{run['project']}.train", *words])
 
 
