@@ -79,6 +79,7 @@ def start(
     code = 1
     try:
         sys.stdout = sys.stderr = (folder / "stderr.txt").open("w", buffering=1, encoding="utf-8")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's processes ignore it
         build._active.clear()
         build._statuses.clear()
         library.CSRC = csrc
