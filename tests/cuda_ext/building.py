@@ -80,7 +80,6 @@ def start(
     try:
         sys.stdout = sys.stderr = (folder / "stderr.txt").open("w", buffering=1, encoding="utf-8")
         signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's processes ignore it
-        faulthandler.dump_traceback_later(CHILD_SECONDS - 5, file=sys.stderr)  # says where it hangs, if it does
         build._active.clear()
         build._statuses.clear()
         library.CSRC = csrc
