@@ -11,6 +11,7 @@ SHOWN = (
     ("step", "step", "processor_us", "one optimizer step, tiny MLP, processor time", "{:,.0f} µs"),
     ("step", "step, peers loaded", "processor_us", "the same with the peers' packages loaded", "{:,.0f} µs"),
     ("images", "images", "images_per_second", "CIFAR-10 training, end to end", "{:,.0f} images/s"),
+    ("text", "text", "words_per_second", "training the text classifier", "{:,.0f} words/s"),
     ("onnx", "batch 1", "wall_ms", "classifying 1 picture", MS),
     ("onnx", "batch 64", "wall_ms", "classifying 64 pictures", "{:,.1f} ms"),
     ("kernels", "augment, 512 pictures", "processor_ms", "512 pictures gathered, cropped, flipped, cut out", MS),
