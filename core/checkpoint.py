@@ -153,6 +153,13 @@ def newest_good(run_dir: Path) -> Path:
     raise UserError("no good checkpoint", f"{run_dir} ({reason})", "start a new run")
 
 
+def best(run_dir: Path) -> Path:
+    """The checkpoint that was best in validation, unread; the newest good one of a run without validation."""
+    newest = newest_good(run_dir)
+    best_step = load(newest)["loop"]["best_step"]
+    return newest if best_step is None else newest.with_name(f"step-{best_step:08d}")
+
+
 def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
     """Deletes all but the newest `keep` checkpoints and the protected steps', once the newest has been read back.
 

@@ -110,6 +110,18 @@ def parse_training(
     return Command(config, resume or run_dir, resume is not None, use_smoke)
 
 
+def export_parser(program: str, *, int8: bool = False) -> "Parser":
+    """The command line that all export programs have; a project may add to it."""
+    parser = Parser(prog=f"python -m {program}", allow_abbrev=False)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
+    parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
+    if int8:
+        parser.add_argument("--int8", action="store_true", help="write an 8-bit copy too, and compare it")
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
 def answer_early(parse: Callable[[], object]) -> None:
     """Runs a program's parser for what it refuses or prints, before the program goes on to load torch."""
     try:

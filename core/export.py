@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,15 +54,18 @@ class ExportSpec:
     custom_translation_table: Mapping[Any, Any] = field(default_factory=dict)
 
 
-def export_onnx(spec: ExportSpec, path: Path) -> dict[str, Any]:
+def export_onnx(
+    spec: ExportSpec, path: Path, comparison: Callable[[ExportSpec, Path], dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Writes the ONNX file and returns the parity report, which also stands in its metadata and beside it.
 
-    Raises RunError, with nothing left at `path` that was not there before, where onnxruntime and PyTorch differ.
+    comparison: compares file and module in place of `compare`, which goes number by number. Raises RunError, with
+    nothing left at `path` that was not there before, where onnxruntime and PyTorch differ.
     """
     temporary = path.with_name(f"{checkpoint.TEMPORARY}{path.name}")
     try:
         save_graph(spec, temporary)
-        report = compare(spec, temporary)
+        report = (comparison or compare)(spec, temporary)
         publish(temporary, path, {**spec.metadata, "parity": report})
     finally:
         temporary.unlink(missing_ok=True)
@@ -167,12 +170,8 @@ def chosen_checkpoint(run_dir: Path, choice: str, project: str) -> tuple[Path, d
     Raises UserError where the run has none such, or it is broken.
     """
     run = read_run(run_dir, project)
-    folder = checkpoint.newest_good(run_dir)
-    if choice == "best":
-        best_step = checkpoint.load(folder)["loop"]["best_step"]
-        if best_step is not None:
-            folder = folder.with_name(f"step-{best_step:08d}")
-    elif choice != "last":
+    folder = checkpoint.best(run_dir) if choice == "best" else checkpoint.newest_good(run_dir)
+    if choice not in ("best", "last"):
         if not choice.isascii() or not choice.isdigit():
             raise UserError("unknown checkpoint", f"--checkpoint {choice}", "give best, last, or a step")
         folder = folder.with_name(f"step-{int(choice):08d}")
@@ -181,6 +180,14 @@ def chosen_checkpoint(run_dir: Path, choice: str, project: str) -> tuple[Path, d
     except checkpoint.Broken as error:
         there = ", ".join(str(int(f.name[5:])) for f in checkpoint.folders(run_dir))
         raise UserError("no such good checkpoint", f"{folder} ({error})", f"steps there: {there}") from error
+
+
+def output_path(run_dir: Path, output: Path | None) -> Path:
+    """Where an export is to write: RUN_DIR/model.onnx by default. Raises UserError where that folder is not there."""
+    output = output or run_dir / "model.onnx"
+    if not output.parent.is_dir():
+        raise UserError("no such folder", output.parent, "make it, or give another --output")
+    return output
 
 
 def run_metadata(run_dir: Path, run: Mapping[str, Any], step: int, config: RunConfig, task: str) -> dict[str, Any]:

@@ -10,20 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.config import Parser, answer_early, from_plain
-from core.errors import RunError, UserError, run_command
+from core.config import answer_early, export_parser, from_plain
+from core.errors import RunError, run_command
 from projects.cifar10.config import PROJECT, Config
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="python -m projects.cifar10.export", allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
-    parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
-    parser.add_argument("--int8", action="store_true", help="write an 8-bit copy too, and compare it")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser.parse_args(argv)
+    return export_parser("projects.cifar10.export", int8=True).parse_args(argv)
 
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
@@ -42,6 +36,7 @@ from core.export import (
     export_onnx,
     milliseconds,
     open_session,
+    output_path,
     quantize_int8,
     report_path,
     run_metadata,
@@ -98,11 +93,9 @@ def random_images(num: int, height: int, width: int) -> tuple[Tensor, ...]:
 
 def export(run_dir: Path, checkpoint: str, output: Path | None, int8: bool) -> None:
     """Writes the ONNX file, its parity report, and the 8-bit copy if asked for."""
-    output = output or run_dir / "model.onnx"
     folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
     config = from_plain(Config, run["config"], run_dir / "run.json")
-    if not output.parent.is_dir():
-        raise UserError("no such folder", output.parent, "make it, or give another --output")
+    output = output_path(run_dir, output)
     facts, size = run["facts"], config.image_size
     deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
     metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)

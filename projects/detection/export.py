@@ -6,23 +6,17 @@ boxes of nearly equal scores in another order, so the file is compared with PyTo
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from core.config import Parser, answer_early, from_plain
-from core.errors import RunError, UserError, run_command
+from core.config import answer_early, export_parser, from_plain
+from core.errors import RunError, run_command
 from projects.detection.config import PROJECT, Config
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="python -m projects.detection.export", allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
-    parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser.parse_args(argv)
+    return export_parser("projects.detection.export").parse_args(argv)
 
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
@@ -35,17 +29,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import checkpoint
 from core.export import (
     OPSET,
     Arrays,
     ExportSpec,
     chosen_checkpoint,
+    export_onnx,
     open_session,
-    publish,
-    report_path,
+    output_path,
     run_metadata,
-    save_graph,
 )
 from projects.detection.deploy import Deployed
 from projects.detection.model import build_model
@@ -59,15 +51,13 @@ SCORE_TOLERANCE = 1e-3
 
 def export(run_dir: Path, choice: str, output: Path | None) -> None:
     """Writes the ONNX file and its parity report."""
-    output = output or run_dir / "model.onnx"
     folder, state, run = chosen_checkpoint(run_dir, choice, PROJECT)
     config = from_plain(Config, run["config"], run_dir / "run.json")
-    if not output.parent.is_dir():
-        raise UserError("no such folder", output.parent, "make it, or give another --output")
+    output = output_path(run_dir, output)
     deployed = build_deployed(run["facts"], config, state["ema"]["module"] if config.ema else state["model"])
     metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)
     metadata.update(about(run["facts"], config, metadata["metrics"]))
-    report = export_detector(spec_of(deployed, metadata), output)
+    report = export_onnx(spec_of(deployed, metadata), output, compare)
     num, matched = (sum(row[name] for row in report["checks"]) for name in ("boxes", "matched"))
     worst = max(row["max_box_difference"] for row in report["checks"])
     shapes = f"{len(report['checks'])} shapes, {matched} of {num} boxes equal"
@@ -132,19 +122,6 @@ def pictures(num: int, height: int, width: int) -> tuple[Tensor, ...]:
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
     noisy = 255 * smooth + 12 * torch.randn(num, 3, height, width, generator=generator)
     return (noisy.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous(),)
-
-
-def export_detector(spec: ExportSpec, path: Path) -> dict[str, Any]:
-    """Writes the ONNX file and returns the parity report, as core's export_onnx does, but compared box by box."""
-    temporary = path.with_name(f"{checkpoint.TEMPORARY}{path.name}")
-    try:
-        save_graph(spec, temporary)
-        report = compare(spec, temporary)
-        publish(temporary, path, {**spec.metadata, "parity": report})
-    finally:
-        temporary.unlink(missing_ok=True)
-    checkpoint.write_atomically(report_path(path), json.dumps(report, indent=1).encode())
-    return report
 
 
 def compare(spec: ExportSpec, path: Path) -> dict[str, Any]:

@@ -9,19 +9,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from core.config import Parser, answer_early, from_plain
-from core.errors import UserError, run_command
+from core.config import answer_early, export_parser, from_plain
+from core.errors import run_command
 from projects.forecast.config import PROJECT, Config
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="python -m projects.forecast.export", allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
-    parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser.parse_args(argv)
+    return export_parser("projects.forecast.export").parse_args(argv)
 
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
@@ -30,7 +25,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 import torch
 from torch import Tensor, nn
 
-from core.export import ExportSpec, chosen_checkpoint, export_onnx, run_metadata
+from core.export import ExportSpec, chosen_checkpoint, export_onnx, output_path, run_metadata
 from projects.forecast.model import build_model
 
 TASK = "time series forecasting"
@@ -74,11 +69,9 @@ def walks(num: int, facts: dict[str, Any], lookback: int) -> tuple[Tensor, ...]:
 
 def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
     """Writes the ONNX file and its parity report."""
-    output = output or run_dir / "model.onnx"
     folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
     config = from_plain(Config, run["config"], run_dir / "run.json")
-    if not output.parent.is_dir():
-        raise UserError("no such folder", output.parent, "make it, or give another --output")
+    output = output_path(run_dir, output)
     facts = run["facts"]
     deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
     metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)

@@ -159,9 +159,7 @@ def from_run(run_dir: Path) -> Judge:
     except (KeyError, TypeError, ValueError, AttributeError, ModuleNotFoundError) as error:
         where = f"--judge run:{run_dir} of projects.{project} ({error})"
         raise UserError("not a run of a classifier of pictures", where, "give a run of cifar10") from error
-    folder = checkpoint.newest_good(run_dir)
-    best_step = checkpoint.load(folder)["loop"]["best_step"]
-    folder = folder if best_step is None else folder.with_name(f"step-{best_step:08d}")
+    folder = checkpoint.best(run_dir)
     try:
         state = checkpoint.load(folder, project=project)
         network.load_state_dict(state["ema"]["module"] if "ema" in state else state["model"])

@@ -11,19 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.config import Parser, answer_early, from_plain
+from core.config import answer_early, export_parser, from_plain
 from core.errors import UserError, run_command
 from projects.style.config import PROJECT, Config
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(prog="python -m projects.style.export", allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step (default: best)")
-    parser.add_argument("--output", type=Path, help="where to write (default: RUN_DIR/model.onnx)")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser.parse_args(argv)
+    return export_parser("projects.style.export").parse_args(argv)
 
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
@@ -36,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from core.checkpoint import write_atomically
-from core.export import ExportSpec, chosen_checkpoint, export_onnx, open_session, report_path, run_metadata
+from core.export import ExportSpec, chosen_checkpoint, export_onnx, open_session, output_path, report_path, run_metadata
 from projects.style.model import MIN_SIDE, STRIDE, StyleNet
 
 TASK = "style transfer"
@@ -126,13 +121,11 @@ def random_inputs(deployed: Deployed, num: int, height: int, width: int, num_giv
 
 def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
     """Writes the ONNX file and its parity report, and measures the time of a picture."""
-    output = output or run_dir / "model.onnx"
     folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
     config = from_plain(Config, run["config"], run_dir / "run.json")
     if config.method == "optimise":
         raise UserError("a run of optimise has no network", run_dir, f"its picture is {run_dir / 'result.png'}")
-    if not output.parent.is_dir():
-        raise UserError("no such folder", output.parent, "make it, or give another --output")
+    output = output_path(run_dir, output)
     facts = run["facts"]
     deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
     report = export_onnx(spec_of(deployed, metadata_of(deployed, run_dir, run, state["loop"]["step"], config)), output)

@@ -139,10 +139,7 @@ def from_run(run_dir: Path, config: Config) -> Source:
 
 def best_checkpoint(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint that was best in validation, and its state. Raises UserError where there is no good one."""
-    folder = checkpoint.newest_good(run_dir)
-    best_step = checkpoint.load(folder)["loop"]["best_step"]
-    if best_step is not None:
-        folder = folder.with_name(f"step-{best_step:08d}")
+    folder = checkpoint.best(run_dir)
     try:
         return folder, checkpoint.load(folder)
     except checkpoint.Broken as error:

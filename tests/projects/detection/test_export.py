@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from core.errors import RunError
-from core.export import ExportSpec, open_session
-from projects.detection import export as program
+from core.export import ExportSpec, export_onnx, open_session
 from projects.detection.deploy import Deployed
-from projects.detection.export import agreement, export_detector, matches, pictures, spec_of
+from projects.detection.export import agreement, compare, matches, pictures, spec_of
 from projects.detection.model import Detector, Small
 from projects.detection.selection import Rule
 from tests.projects.detection.test_torchvision import KINDS, tiny
@@ -49,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
         if kind not in made:
             deployed = module(small() if kind == "small" else tiny(kind))
             path = tmp_path_factory.mktemp(kind) / "model.onnx"
-            made[kind] = path, export_detector(spec_of(deployed, {"task": "object detection"}), path), deployed
+            made[kind] = path, export_onnx(spec_of(deployed, {"task": "object detection"}), path, compare), deployed
         return made[kind]
 
     return make
@@ -110,11 +109,11 @@ def test_a_file_that_finds_other_boxes_is_refused_and_nothing_is_written(
     path, _, deployed = exported("small")
     other = small()
     nn.init.constant_(other.box_output.bias[:4], 1.2)  # type: ignore[index]
-    monkeypatch.setattr(program, "save_graph", lambda spec, target: shutil.copy(path, target))
+    monkeypatch.setattr("core.export.save_graph", lambda spec, target: shutil.copy(path, target))
     with pytest.raises(RunError, match=r"does not equal .* boxes are in both"):
-        export_detector(spec_of(module(other), {}), tmp_path / "model.onnx")
+        export_onnx(spec_of(module(other), {}), tmp_path / "model.onnx", compare)
     assert not list(tmp_path.iterdir())
-    export_detector(spec_of(deployed, {}), tmp_path / "model.onnx")
+    export_onnx(spec_of(deployed, {}), tmp_path / "model.onnx", compare)
     assert (tmp_path / "model.onnx").exists()
 
 
@@ -125,9 +124,9 @@ def test_an_earlier_file_stays_when_a_later_export_fails(tmp_path: Path, monkeyp
 
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the earlier one")
-    monkeypatch.setattr(program, "save_graph", fail)
+    monkeypatch.setattr("core.export.save_graph", fail)
     with pytest.raises(OSError, match="No space"):
-        export_detector(spec_of(module(small()), {}), path)
+        export_onnx(spec_of(module(small()), {}), path, compare)
     assert path.read_bytes() == b"the earlier one"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.onnx"]
 
