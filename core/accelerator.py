@@ -115,11 +115,16 @@ class Accelerator:
             forward.compile()
         return forward
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the forward pass computes in."""
+        return DTYPES[self.precision]
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a project's forward pass."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.precision])
+        return torch.autocast(self.device.type, self.dtype)
 
     def to_device(self, batch: T) -> T:
         """The batch with its tensors on the device, wherever they are in tuples, lists and mappings."""

@@ -94,6 +94,21 @@ class BatchLoader(Generic[B]):
             yield self.make_batch(indices, epoch)
 
 
+class MappedLoader(Generic[B]):
+    """Another loader's batches, each put through `finish(batch, epoch)`."""
+
+    def __init__(self, loader: Loader[Any], finish: Callable[[Any, int], B]) -> None:
+        self.loader, self.finish = loader, finish
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[B]:
+        """The batches of an epoch from number `start` on."""
+        for batch in self.loader.batches(epoch, start):
+            yield self.finish(batch, epoch)
+
+
 class Source(Protocol):
     """Samples that are loaded one by one."""
 

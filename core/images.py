@@ -56,6 +56,30 @@ def list_folder(root: Path, classes: Sequence[str] | None = None) -> Listing:
     return Listing(paths, np.asarray(labels, dtype=np.int64), names)
 
 
+def below(root: Path) -> Sequence[Path]:
+    """The pictures in and below a folder, in the order of names. Raises UserError where there are none."""
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise UserError("no pictures", root, f"known kinds are {', '.join(sorted(SUFFIXES))}")
+    return found
+
+
+def collect(inputs: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Pictures in the order given, folders replaced by what is in and below them; each with its name below its folder.
+
+    Raises UserError for what is not there, and for a folder without pictures.
+    """
+    found: list[tuple[Path, Path]] = []
+    for given in inputs:
+        if given.is_dir():
+            found += [(path, path.relative_to(given)) for path in below(given)]
+        elif given.exists():
+            found.append((given, Path(given.name)))
+        else:
+            raise UserError("no such file", given, "give a picture or a folder of pictures")
+    return found
+
+
 def decode(path: Path) -> NDArray[np.uint8]:
     """A picture as it is seen: uint8 [H, W, 3], RGB, turned upright. Raises UserError, naming the file."""
     try:

@@ -18,7 +18,6 @@ from torch import Tensor
 from core.download import TIMEOUT_SECONDS, download, sha256_of
 from core.errors import UserError
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
 NESTED_UNDER = ("state_dict", "model", "model_state_dict")  # where training programs put the weights in a .pth
 PREFIXES = ("module.", "_orig_mod.")  # of networks that were wrapped when they were saved
 

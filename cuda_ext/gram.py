@@ -55,7 +55,10 @@ class GramMatrix(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """The gradient of features, from that of the result, [N, C, C]."""
         (features,) = ctx.saved_tensors
-        return scaled_product(grad + grad.mT, features, features)
+        both = grad + grad.mT
+        if features.stride(1) == 1:  # of channels_last: the same product the other way round comes out in that layout
+            return scaled_product(features.mT, both, features).mT
+        return scaled_product(both, features, features)
 
 
 def scaled_product(left: Tensor, right: Tensor, features: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Those with a derivative have it written out as well, for the registered operator
 https://arxiv.org/abs/1708.02002. Instance normalisation: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +34,12 @@ def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padd
 def normalise(images: Tensor, table: Tensor) -> Tensor:
     """Images through the table: uint8 [N, H, W, C] → [N, C, H, W] in channels_last, dtype of table [C, 256]."""
     return look_up(images, table).permute(0, 3, 1, 2)
+
+
+def lookup_table(mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The table of `normalise` and `augment` for channels of these means and deviations of [0, 1]: float32 [C, 256]."""
+    values = torch.arange(256, dtype=torch.float32)[None] / 255
+    return (values - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
 
 
 def look_up(pixels: Tensor, table: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Features from Tiny Images", https://www.cs.toronto.edu/~kriz/cifar.html.
 """
 
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import images, randomness
-from core.accelerator import DTYPES, Accelerator
-from core.data import BatchLoader, Loader, Order, StreamLoader
+from core.accelerator import Accelerator
+from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.distributed import World
 from core.download import RemoteFile, fetch
 from core.errors import UserError
-from cuda_ext import augment, normalise
+from cuda_ext import augment, lookup_table, normalise
 from projects.cifar10.config import Config
 
 Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S], normalised; labels int64 [N]
@@ -111,7 +111,7 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loa
     order = Order(len(data.train), config.batch_size, config.seed, world=accelerator.world)
     size, padding = config.image_size, config.crop_padding
     highs = (2 * padding + 1, 2 * padding + 1, 2 if config.flip else 1, size, size)
-    table = lookup_table(data.mean, data.std, accelerator)
+    table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
         params = randomness.uniform_integers(config.seed, epoch, samples, "augment", highs)
@@ -125,7 +125,7 @@ def evaluation_loader(
 ) -> Loader[Batch]:
     """All pictures of a split once, in their order, as they are; shared among the ranks of `world`."""
     order = Order(len(split), 2 * config.batch_size, training=False, world=world)
-    table = lookup_table(data.mean, data.std, accelerator)
+    table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
         return normalise(pixels if len(rows) == len(pixels) else pixels[rows], table), labels
@@ -154,36 +154,13 @@ def loader(
     assert split.rows is not None
     source = images.Squares(split.listing, split.rows, config.image_size)
     streamed = StreamLoader(source, order, workers=config.workers, pin_memory=device.type == "cuda")
-    return Finished(streamed, make, accelerator)
 
+    def finish(batch: tuple[Tensor, Tensor, Tensor], epoch: int) -> Batch:
+        pixels, labels, samples = accelerator.to_device(batch)
+        rows = torch.arange(len(pixels), device=device)
+        return make(pixels, rows, samples, labels, epoch)
 
-class Finished:
-    """A streaming loader whose decoded batches are augmented on the device."""
-
-    def __init__(
-        self,
-        streamed: StreamLoader,
-        make: Callable[[Tensor, Tensor, Tensor, Tensor, int], Batch],
-        accelerator: Accelerator,
-    ) -> None:
-        self.streamed, self.make, self.accelerator = streamed, make, accelerator
-
-    def __len__(self) -> int:
-        return len(self.streamed)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on."""
-        for batch in self.streamed.batches(epoch, start):
-            pixels, labels, samples = self.accelerator.to_device(batch)
-            rows = torch.arange(len(pixels), device=pixels.device)
-            yield self.make(pixels, rows, samples, labels, epoch)
-
-
-def lookup_table(mean: Sequence[float], std: Sequence[float], accelerator: Accelerator) -> Tensor:
-    """The normalised value of every byte in every channel, [3, 256], in the precision that the network computes in."""
-    bytes_ = torch.arange(256, dtype=torch.float32)[None] / 255
-    table = (bytes_ - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
-    return table.to(accelerator.device, DTYPES[accelerator.precision])
+    return MappedLoader(streamed, finish)
 
 
 def synthetic(config: Config) -> tuple[Sequence[str], Split, Split | None, Split | None]:

@@ -38,7 +38,7 @@ def main() -> None:
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise UserError("not a folder", f"--output {arguments.output}", "give another")
     model = OnnxModel(arguments.model, task=TASK)
-    paths = expand(arguments.inputs)
+    paths = [path for path, _ in images.collect(arguments.inputs)]
     predict(model, paths, arguments.top, arguments.json, arguments.output)
 
 
@@ -71,22 +71,6 @@ def classify(model: OnnxModel, paths: Sequence[Path]) -> Iterator[tuple[Path, ND
         while chunk := [pair for _, pair in zip(range(BATCH), same_size, strict=False)]:
             probabilities = model.run(image=np.stack([image for _, image in chunk]))["probabilities"]
             yield from zip((path for path, _ in chunk), probabilities, strict=True)
-
-
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Pictures in the order given, folders replaced by the pictures in and below them."""
-    paths: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            if not inside:
-                raise UserError("no pictures", given, f"known kinds are {', '.join(sorted(images.SUFFIXES))}")
-            paths += inside
-        elif given.exists():
-            paths.append(given)
-        else:
-            raise UserError("no such file", given, "give a picture or a folder of pictures")
-    return paths
 
 
 def sheet(records: Sequence[dict[str, Any]], path: Path) -> None:

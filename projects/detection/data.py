@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import images, randomness
-from core.accelerator import DTYPES, Accelerator
+from core.accelerator import Accelerator
 from core.data import Order, StreamLoader
 from core.errors import UserError
-from cuda_ext import normalise
+from cuda_ext import lookup_table, normalise
 from projects.detection.annotations import Annotations, Picture, counts, read_folder
 from projects.detection.augment import Moves, Sample, fitted, letterbox, resized, training_sample
 from projects.detection.config import LARGEST_OWN_SIZE, STRIDE, Config
@@ -174,7 +174,7 @@ class TrainingLoader:
 
     def __init__(self, data: Data, config: Config, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
-        self.table = lookup_table(data, accelerator)
+        self.table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
         moves = Moves(config.mosaic, config.zoom, config.flip, config.flip_vertical, config.colour)
         source = Samples(data.train, data.canvas, moves, config.repeats)
         self.early = Samples(hold(data.train, source.limit, config), data.canvas, moves, config.repeats)
@@ -199,7 +199,7 @@ class EvaluationLoader:
 
     def __init__(self, split: Split, data: Data, config: Config, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
-        self.table = lookup_table(data, accelerator)
+        self.table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
         self.source = Samples(split, data.canvas)
         self.source.split = hold(split, self.source.limit, config)
         self.num_classes = len(data.classes)
@@ -224,13 +224,6 @@ def collate(samples: Sequence[tuple[Sample, int]]) -> tuple[Tensor, list[dict[st
         for sample, _ in samples
     ]
     return pixels, targets, [row for _, row in samples]
-
-
-def lookup_table(data: Data, accelerator: Accelerator) -> Tensor:
-    """The normalised value of every byte in every channel, [3, 256], in the precision that the network computes in."""
-    bytes_ = torch.arange(256, dtype=torch.float32)[None] / 255
-    table = (bytes_ - torch.tensor(data.mean)[:, None]) / torch.tensor(data.std)[:, None]
-    return table.to(accelerator.device, DTYPES[accelerator.precision])
 
 
 def synthetic(config: Config) -> tuple[Sequence[str], dict[str, Split]]:

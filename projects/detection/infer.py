@@ -72,7 +72,7 @@ def main() -> None:
         truths = annotated(arguments.data, arguments.split, classes, arguments.on_fault)
         inputs = named([(picture.path, Path(picture.path.name)) for picture in truths])
     else:
-        inputs = expand(arguments.inputs)
+        inputs = named(images.collect(arguments.inputs))
     if arguments.output is not None:
         check_output(inputs, arguments.output)
     threshold = model.metadata["threshold"] if arguments.threshold is None else arguments.threshold
@@ -164,22 +164,6 @@ def as_coco(records: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[s
     ]
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
     return {"images": pictures, "annotations": annotations, "categories": categories}
-
-
-def expand(given: Sequence[Path]) -> list[Input]:
-    """Pictures in the order given, folders replaced by the pictures in and below them."""
-    pairs: list[tuple[Path, Path]] = []
-    for one in given:
-        if one.is_dir():
-            inside = sorted(p for p in one.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            if not inside:
-                raise UserError("no pictures", one, f"known kinds are {', '.join(sorted(images.SUFFIXES))}")
-            pairs += [(path, path.relative_to(one)) for path in inside]
-        elif one.exists():
-            pairs.append((one, Path(one.name)))
-        else:
-            raise UserError("no such file", one, "give a picture or a folder of pictures")
-    return named(pairs)
 
 
 def named(pairs: Sequence[tuple[Path, Path]]) -> list[Input]:

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import images, randomness
-from core.accelerator import DTYPES, Accelerator
+from core.accelerator import Accelerator
 from core.data import BatchLoader, Order
 from core.errors import UserError
-from cuda_ext import augment
+from cuda_ext import augment, lookup_table
 from projects.gan.config import DIGITS, SYNTHETIC, Config
 
 Batch = tuple[Tensor, Tensor]  # images [N, C, S, S] in [-1, 1]; labels int64 [N]
@@ -95,7 +95,7 @@ class Passes:
 def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Passes:
     """Shuffled batches of the training pictures, mirrored at random if the settings say so."""
     pixels, labels, size = data.train.pixels, data.train.labels, config.size
-    table = lookup_table(pixels.shape[3], accelerator)
+    table = lookup_table([0.5] * pixels.shape[3], [0.5] * pixels.shape[3]).to(accelerator.device, accelerator.dtype)
     highs = (1, 1, 2 if config.flip else 1, size, size)
 
     def make_batch(rows: Tensor, epoch: int) -> Batch:
@@ -105,12 +105,6 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Pas
 
     order = Order(len(data.train), config.batch_size, config.seed, world=accelerator.world)
     return Passes(BatchLoader(make_batch, order), config.epoch_steps)
-
-
-def lookup_table(channels: int, accelerator: Accelerator) -> Tensor:
-    """Every byte as a number in [-1, 1], [channels, 256], in the precision that the networks compute in."""
-    table = (torch.arange(256, dtype=torch.float32) / 127.5 - 1).repeat(channels, 1)
-    return table.to(accelerator.device, DTYPES[accelerator.precision])
 
 
 def to_pixels(drawn: Tensor) -> Tensor:
@@ -158,9 +152,7 @@ def listed(root: Path, classes: Sequence[str] | None) -> images.Listing:
     folders = [entry for entry in root.iterdir() if entry.is_dir() and any(entry.iterdir())]
     if classes or (classes is None and len(folders) >= 2):
         return images.list_folder(root, classes)
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES)
-    if not paths:
-        raise UserError("no pictures", root, "give a folder of pictures, or of one folder of pictures per class")
+    paths = images.below(root)
     return images.Listing(paths, np.zeros(len(paths), dtype=np.int64), [])
 
 

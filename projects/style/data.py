@@ -5,7 +5,7 @@ is taken is a function of (seed, epoch, sample), so both give the very same batc
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core import images, randomness
 from core.accelerator import Accelerator
-from core.data import BatchLoader, Loader, Order, StreamLoader
+from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.errors import UserError
 from projects.style import synthetic
 from projects.style.config import MAX_STYLES, STEPS_OF_AN_EPOCH, SYNTHETIC, Config
@@ -74,8 +74,8 @@ def load_data(config: Config, device: torch.device) -> Data:
 
 def split(root: Path, config: Config) -> tuple[Sequence[Path], Sequence[Path]]:
     """Photographs for training, and those held out: some of val/ where there is one, else some of all, by the seed."""
-    paths = pictures_below(root / "train" if (root / "train").is_dir() else root)
-    others = pictures_below(root / "val") if (root / "train").is_dir() and (root / "val").is_dir() else paths
+    paths = images.below(root / "train" if (root / "train").is_dir() else root)
+    others = images.below(root / "val") if (root / "train").is_dir() and (root / "val").is_dir() else paths
     order = randomness.permutation(config.seed, 0, len(others)).tolist()
     held_out = [others[k] for k in sorted(order[: config.num_held_out])]
     left_out = set(held_out)
@@ -86,14 +86,6 @@ def split(root: Path, config: Config) -> tuple[Sequence[Path], Sequence[Path]]:
     return rest, held_out
 
 
-def pictures_below(root: Path) -> Sequence[Path]:
-    """The pictures in and below a folder, in the order of names."""
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-    if not found:
-        raise UserError("no pictures", root, f"known kinds are {', '.join(sorted(images.SUFFIXES))}")
-    return found
-
-
 def load_styles(config: Config) -> Sequence[Style]:
     """The style pictures, at the size that the settings give their strokes."""
     styles: list[Style] = []
@@ -102,7 +94,7 @@ def load_styles(config: Config) -> Sequence[Style]:
             kinds = synthetic.STYLES if config.method == "feedforward" else synthetic.STYLES[:1]
             drawn = [(name, synthetic.draw_style(name, config.seed, config.style_size)) for name in kinds]
         else:
-            paths = pictures_below(Path(given)) if Path(given).is_dir() else [Path(given)]
+            paths = images.below(Path(given)) if Path(given).is_dir() else [Path(given)]
             drawn = [(path.stem, resized(images.decode(path), config.style_size)) for path in paths]
         styles += [Style(name, to_image(pixels)) for name, pixels in drawn]
     names = [style.name for style in styles]
@@ -134,7 +126,12 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loa
 
         return BatchLoader(make_batch, order)
     streamed = StreamLoader(Squares(train), order, workers=config.workers, pin_memory=device.type == "cuda")
-    return Streamed(streamed, make, accelerator)
+
+    def finish(batch: tuple[Tensor, Tensor], epoch: int) -> Batch:
+        pixels, samples = accelerator.to_device(batch)
+        return make(pixels, torch.arange(len(pixels), device=device), samples, epoch)
+
+    return MappedLoader(streamed, finish)
 
 
 def crops(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
@@ -165,24 +162,6 @@ class Squares:
     def path(self, index: int) -> Path:
         """The photograph of a sample; each has several."""
         return self.photographs.paths[index % len(self)]
-
-
-class Streamed:
-    """A streaming loader whose decoded batches are cropped on the device."""
-
-    def __init__(
-        self, streamed: StreamLoader, make: Callable[[Tensor, Tensor, Tensor, int], Batch], accelerator: Accelerator
-    ) -> None:
-        self.streamed, self.make, self.accelerator = streamed, make, accelerator
-
-    def __len__(self) -> int:
-        return len(self.streamed)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on."""
-        for batch in self.streamed.batches(epoch, start):
-            pixels, samples = self.accelerator.to_device(batch)
-            yield self.make(pixels, torch.arange(len(pixels), device=pixels.device), samples, epoch)
 
 
 class Repeated:

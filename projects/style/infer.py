@@ -91,17 +91,7 @@ def paint(painter: Painter, pairs: Sequence[tuple[Path, Path]], size: int | None
 
 def targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     """Each photograph with where its painting goes. Raises UserError before anything is read or written."""
-    sources: list[tuple[Path, Path]] = []  # with the name below the output folder
-    for given in inputs:
-        if given.is_dir():
-            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            if not inside:
-                raise UserError("no pictures", given, f"known kinds are {', '.join(sorted(images.SUFFIXES))}")
-            sources += [(path, path.relative_to(given).with_suffix(".png")) for path in inside]
-        elif given.exists():
-            sources.append((given, Path(given.with_suffix(".png").name)))
-        else:
-            raise UserError("no such file", given, "give a photograph or a folder of photographs")
+    sources = [(path, name.with_suffix(".png")) for path, name in images.collect(inputs)]
     if output.suffix and not output.is_dir():
         if output.suffix.lower() not in SUFFIXES:
             raise UserError("unknown kind of picture", f"--output {output}", f"known are {', '.join(SUFFIXES)}")

@@ -84,7 +84,7 @@ def target_pictures(config: Config, classes: Sequence[str], side: int, device: t
         known = list(classes) == list(TARGET_CLASSES)
         return Split(labels if known else np.full(len(labels), -1), side, torch.from_numpy(pixels).to(device))
     root = Path(str(config.target))
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
+    paths = images.below(root)
     label_of = {name: label for label, name in enumerate(classes)}
     labels = np.asarray([label_of.get(path.parent.name, -1) for path in paths], dtype=np.int64)
     skipped: list[str] = []

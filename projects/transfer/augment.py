@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import randomness
-from core.accelerator import DTYPES, Accelerator
 from cuda_ext import augment, normalise
 from projects.transfer.config import Config
 
@@ -49,13 +48,6 @@ class Look:
 def stored_side(size: int, crop: float) -> int:
     """The side that pictures are stored with, so that the middle `size` pixels are the share `crop` of it."""
     return round(size / crop)
-
-
-def lookup_table(mean: Sequence[float], std: Sequence[float], accelerator: Accelerator) -> Tensor:
-    """The normalised value of every byte in every channel, [3, 256], in the precision that the network computes in."""
-    bytes_ = torch.arange(256, dtype=torch.float32)[None] / 255
-    table = (bytes_ - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
-    return table.to(accelerator.device, DTYPES[accelerator.precision])
 
 
 def plain_view(pixels: Tensor, look: Look, table: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from core.accelerator import Accelerator
 from core.data import BatchLoader, Order
 from core.distributed import World
 from core.evaluation import evaluating
-from projects.transfer.augment import Look, lookup_table, training_view
+from cuda_ext import lookup_table
+from projects.transfer.augment import Look, training_view
 from projects.transfer.config import Config
 from projects.transfer.data import Data, Split
 from projects.transfer.loaders import Batch, Views, evaluation_loader, loader, training_order
@@ -24,7 +25,7 @@ def cached_training_loader(
     backbone: nn.Module, data: Data, look: Look, config: Config, accelerator: Accelerator
 ) -> BatchLoader[Batch]:
     """Batches of features of the training pictures, of each of their fixed views in turn."""
-    table = lookup_table(look.mean, look.std, accelerator)
+    table = lookup_table(look.mean, look.std).to(accelerator.device, accelerator.dtype)
     num = len(data.train)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Tensor:

@@ -45,7 +45,7 @@ def main() -> None:
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise UserError("not a folder", f"--output {arguments.output}", "give another")
     model = OnnxModel(arguments.model, task=TASK)
-    pictures = decoded(expand(arguments.inputs), skip=arguments.on_bad_image == "skip")
+    pictures = decoded([path for path, _ in images.collect(arguments.inputs)], skip=arguments.on_bad_image == "skip")
     predict(model, pictures, arguments.top, arguments.json, arguments.output)
 
 
@@ -99,22 +99,6 @@ def decoded(paths: Sequence[Path], skip: bool) -> Iterator[tuple[Path, NDArray[n
         yield path, picture
     if num_skipped:
         print(f"skipped {num_skipped:,} of {len(paths):,} pictures", file=sys.stderr)
-
-
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """Pictures in the order given, folders replaced by the pictures in and below them."""
-    paths: list[Path] = []
-    for given in inputs:
-        if given.is_dir():
-            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in images.SUFFIXES and p.is_file())
-            if not inside:
-                raise UserError("no pictures", given, f"known kinds are {', '.join(sorted(images.SUFFIXES))}")
-            paths += inside
-        elif given.exists():
-            paths.append(given)
-        else:
-            raise UserError("no such file", given, "give a picture or a folder of pictures")
-    return paths
 
 
 def sheet(records: Sequence[dict[str, Any]], path: Path) -> None:

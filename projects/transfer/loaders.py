@@ -6,7 +6,7 @@ that resident ones give.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from core import images, randomness
 from core.accelerator import Accelerator
-from core.data import BatchLoader, Loader, Order, StreamLoader
+from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.distributed import World
-from projects.transfer.augment import Look, lookup_table, mix, plain_view, training_view
+from cuda_ext import lookup_table
+from projects.transfer.augment import Look, mix, plain_view, training_view
 from projects.transfer.config import Config
 from projects.transfer.data import Data, Split
 
@@ -30,7 +31,7 @@ Make = Callable[[Tensor, Tensor, Tensor, Tensor, int], B]  # pixels, rows of the
 def training_loader(data: Data, look: Look, config: Config, accelerator: Accelerator) -> Loader[Batch]:
     """Shuffled, augmented, mixed batches."""
     order = training_order(data, config, accelerator.world)
-    table = lookup_table(look.mean, look.std, accelerator)
+    table = lookup_table(look.mean, look.std).to(accelerator.device, accelerator.dtype)
     num, num_classes = len(data.train), len(data.classes)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
@@ -49,7 +50,7 @@ def evaluation_loader(
 ) -> Loader[Views]:
     """All pictures of a split once, in their order, as they are, and mirrored; shared among the ranks of `world`."""
     order = Order(len(split), config.batch_size, training=False, world=world)
-    table = lookup_table(look.mean, look.std, accelerator)
+    table = lookup_table(look.mean, look.std).to(accelerator.device, accelerator.dtype)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Views:
         images = plain_view(pixels[rows], look, table)
@@ -108,21 +109,10 @@ def loader(split: Split, order: Order, make: Make[B], config: Config, accelerato
     listing = images.Listing(split.paths, split.labels, ())
     source = images.Squares(listing, np.tile(np.arange(num), copies), split.side)
     streamed = StreamLoader(source, order, workers=config.workers, pin_memory=device.type == "cuda")
-    return Finished(streamed, make, accelerator)
 
+    def finish(batch: tuple[Tensor, Tensor, Tensor], epoch: int) -> B:
+        pixels, labels, samples = accelerator.to_device(batch)
+        rows = torch.arange(len(pixels), device=device)
+        return make(pixels, rows, samples, labels, epoch)
 
-class Finished(Generic[B]):
-    """A streaming loader whose decoded batches are augmented on the device."""
-
-    def __init__(self, streamed: StreamLoader, make: Make[B], accelerator: Accelerator) -> None:
-        self.streamed, self.make, self.accelerator = streamed, make, accelerator
-
-    def __len__(self) -> int:
-        return len(self.streamed)
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[B]:
-        """The batches of an epoch from number `start` on."""
-        for batch in self.streamed.batches(epoch, start):
-            pixels, labels, samples = self.accelerator.to_device(batch)
-            rows = torch.arange(len(pixels), device=pixels.device)
-            yield self.make(pixels, rows, samples, labels, epoch)
+    return MappedLoader(streamed, finish)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from core import plots
 from core.accelerator import Accelerator
 from core.run import RunFolder
-from projects.transfer.augment import Look, lookup_table, plain_view
+from cuda_ext import lookup_table
+from projects.transfer.augment import Look, plain_view
 from projects.transfer.config import Config
 from projects.transfer.data import Data
 from projects.transfer.model import Classifier
@@ -46,7 +47,7 @@ def draw(
         names.append("mistakes.png")
     rows = first_of_each_class(labels)
     images = plain_view(
-        torch.from_numpy(data.test.load(rows)), look, lookup_table(look.mean, look.std, accelerator).cpu()
+        torch.from_numpy(data.test.load(rows)), look, lookup_table(look.mean, look.std).to(accelerator.dtype)
     )
     heat = grad_cam(network, images.float().to(accelerator.device))
     if heat is not None:

@@ -8,8 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from core import randomness
 from core.accelerator import Accelerator
 from core.optim import decay_groups, one_cycle
-from cuda_ext import augment
-from projects.transfer.augment import lookup_table
+from cuda_ext import augment, lookup_table
 from projects.transfer.model import SmallNet
 from projects.transfer.synthetic import SOURCE_CLASSES, draw_pictures
 
@@ -24,7 +23,7 @@ def learn_source_domain(seed: int, accelerator: Accelerator) -> tuple[SmallNet, 
     std = tuple(round(float(value) / 255, 4) for value in drawn.std(axis=(0, 1, 2)))
     device = accelerator.device
     pixels, labels = torch.from_numpy(drawn).to(device), torch.from_numpy(drawn_labels).to(device)
-    table = lookup_table(mean, std, accelerator)
+    table = lookup_table(mean, std).to(accelerator.device, accelerator.dtype)
     randomness.seed_all(seed, rank=0)
     network = SmallNet(len(SOURCE_CLASSES)).to(device).to(memory_format=torch.channels_last)
     optimizer = SGD(decay_groups(network, WEIGHT_DECAY), lr=PEAK_RATE, momentum=0.9, nesterov=True, fused=True)

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core import images
-from core.accelerator import Accelerator
-from cuda_ext import normalise
-from projects.cifar10.data import lookup_table
+from cuda_ext import lookup_table, normalise
 from projects.cifar10.export import Deployed
 from projects.cifar10.model import build_model
 from projects.cifar10.synthetic import draw_pictures
@@ -30,7 +28,7 @@ def test_on_pictures_of_the_training_size_it_equals_training(name: str, test_fli
     torch.manual_seed(0)
     network = build_model(name, 10).eval()
     pixels = torch.from_numpy(draw_pictures(8, seed=0)[0])
-    table = lookup_table(MEAN, STD, Accelerator(device="cpu", precision="fp32"))
+    table = lookup_table(MEAN, STD)
     inputs = normalise(pixels, table)
     with torch.inference_mode():
         expected = network(inputs).softmax(1)

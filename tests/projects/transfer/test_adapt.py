@@ -92,7 +92,7 @@ def test_a_network_without_batch_norms_and_an_empty_folder_are_refused(tmp_path:
     with pytest.raises(UserError, match="no batch norms"):
         statistics(nn.Linear(2, 2))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="fewer than two pictures"):
+    with pytest.raises(UserError, match="no pictures"):
         run(Classifier(Plain(), 3, 3), settings(tmp_path / "empty"), tmp_path)
     folder = make_folder(root=2)
     (folder / "blue" / "00.png").write_bytes(b"")

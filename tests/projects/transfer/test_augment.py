@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.accelerator import Accelerator
+from cuda_ext import lookup_table
 from projects.transfer.augment import (
     OPERATIONS,
     Look,
-    lookup_table,
     mix,
     plain_view,
     rand_augment,
@@ -34,7 +33,7 @@ def pixels() -> Tensor:
 
 
 def view(pixels: Tensor, rows: list[int], epoch: int, *argv: object, samples: list[int] | None = None) -> Tensor:
-    table = lookup_table(LOOK.mean, LOOK.std, Accelerator(device="cpu", precision="fp32"))
+    table = lookup_table(LOOK.mean, LOOK.std)
     numbers = torch.tensor(rows if samples is None else samples)
     return training_view(pixels, torch.tensor(rows), numbers, epoch, LOOK, table, settings(*argv))
 
@@ -73,7 +72,7 @@ def test_a_pictures_view_does_not_depend_on_the_batch_but_on_sample_epoch_and_se
 
 
 def test_without_augmentation_a_view_is_what_evaluation_sees(pixels: Tensor) -> None:
-    table = lookup_table(LOOK.mean, LOOK.std, Accelerator(device="cpu", precision="fp32"))
+    table = lookup_table(LOOK.mean, LOOK.std)
     seen = view(pixels, [4, 2], 5, "--augment", "none")
     assert torch.equal(seen, plain_view(pixels[[4, 2]], LOOK, table))
     middle = pixels[[4, 2], 2:18, 2:18].permute(0, 3, 1, 2).float() / 255

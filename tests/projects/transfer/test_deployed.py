@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from core import images
-from core.accelerator import Accelerator
-from projects.transfer.augment import Look, lookup_table, plain_view
+from cuda_ext import lookup_table
+from projects.transfer.augment import Look, plain_view
 from projects.transfer.export import Deployed
 from projects.transfer.model import SmallNet
 from projects.transfer.synthetic import TARGET_CLASSES, draw_pictures
@@ -29,7 +29,7 @@ def test_on_pictures_of_the_stored_size_it_equals_evaluation(crop: float, test_f
     torch.manual_seed(0)
     network, look = SmallNet(6).eval(), Look.of(32, crop, MEAN, STD)
     pixels = torch.from_numpy(draw_pictures(8, 0, look.side, TARGET_CLASSES, "day")[0])
-    table = lookup_table(MEAN, STD, Accelerator(device="cpu", precision="fp32"))
+    table = lookup_table(MEAN, STD)
     inputs = plain_view(pixels, look, table)
     with torch.inference_mode():
         expected = network(inputs).softmax(1)
