@@ -20,6 +20,7 @@ SMOKE = {
     "num_synthetic": 24,
     "epochs": 3,
     "crops": 6,
+    "batch_size": 4,
     "crop_size": 64,
     "image_size": 96,
     "eval_size": 64,
@@ -50,8 +51,8 @@ class Config(RunConfig):
     style_weight: float = option(5.0, "weight of the style loss", low=0)
     tv_weight: float = option(3.0, "weight of total variation, which smooths", low=0)
     epochs: int = option(12, "passes over the photographs; of optimise, 25 steps each", low=1, harmless=True)
-    batch_size: int = option(4, "crops of one forward pass, over all ranks together", low=1)
-    lr: float = option(0.0, "peak learning rate of Adam; 0: 0.003, of optimise 0.03", low=0)
+    batch_size: int = option(2, "crops of one forward pass, over all ranks together", low=1)
+    lr: float = option(0.0, "peak learning rate; 0: 0.003, of optimise 0.03", low=0)
     warmup: float = option(
         0.05, "share of the training in which the rate rises; then it falls as a cosine", low=0, below=1
     )
@@ -63,7 +64,7 @@ class Config(RunConfig):
     image_size: int = option(
         256, "shorter side of a photograph in memory, in pixels; of optimise, of the result", low=32, high=2048
     )
-    crop_size: int = option(128, "side of a training crop, in pixels", low=32, high=1024)
+    crop_size: int = option(192, "side of a training crop, in pixels", low=32, high=1024)
     crops: int = option(5, "crops of each photograph in an epoch", low=1, high=1000)
     style_size: int = option(
         384, "shorter side of a style picture, in pixels: the size of its strokes", low=32, high=2048

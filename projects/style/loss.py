@@ -2,7 +2,8 @@
 
 Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Maps are centred on the style's means
 before their products are taken (Novak and Nikulin 2016, arXiv 1605.04603), and each layer's distance is divided by the
-style's own size there, so that a weight means the same for all layers, features and styles.
+size of the style pictures' maps there, so that a weight means the same for all layers, features and styles. A
+photograph's own size would do for content too, but of an evenly grey wall it is nearly 0, and the loss has no bound.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,11 @@ class Perceptual:
         self.centres: list[Tensor] = []  # of each layer [num_styles, C, 1, 1]
         self.grams: list[Tensor] = []  # [num_styles, C, C]
         with torch.no_grad(), accelerator.autocast():
+            of_contents = [features.content(image) for image in styles]
             of_styles = [features.style(image) for image in styles]
+        self.sizes = [
+            torch.stack([mean_square(each) for each in maps]).mean() for maps in zip(*of_contents, strict=True)
+        ]
         for maps in zip(*of_styles, strict=True):
             centres = [each.float().mean((2, 3), keepdim=True) for each in maps]
             self.centres.append(torch.cat(centres))
@@ -50,7 +55,12 @@ class Perceptual:
             with torch.no_grad():
                 wanted = self.features.content(photographs)
             found, maps = self.features(results)
-        content = torch.stack([content_distance(a.float(), b.float()) for a, b in zip(found, wanted, strict=True)])
+        content = torch.stack(
+            [
+                mean_square(a.float() - b) / size.clamp(min=SMALLEST)
+                for a, b, size in zip(found, wanted, self.sizes, strict=True)
+            ]
+        )
         style = torch.stack(
             [
                 gram_distance(gram_matrix(each.float() - centres[styles]), grams[styles])
@@ -66,10 +76,9 @@ class Perceptual:
         return Losses(loss, content, style, tv)
 
 
-def content_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean square of the difference, over that of what is wanted: [N, C, H, W] → [N]."""
-    size = wanted.square().mean((1, 2, 3)).clamp(min=SMALLEST)
-    return (found - wanted).square().mean((1, 2, 3)) / size
+def mean_square(maps: Tensor) -> Tensor:
+    """[N, C, H, W] → [N]."""
+    return maps.float().square().mean((1, 2, 3))
 
 
 def gram_distance(found: Tensor, wanted: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Trains a style network, or paints one photograph: python -m projects.style.train --data DIR --style A.jpg B.jpg.
 
 Both ways are the same loop with the same losses: `feedforward` changes a network's weights (Johnson et al. 2016, arXiv
-1603.08155), `optimise` changes the pixels of one picture (Gatys et al. 2016). Adam, a cosine, averaged weights.
+1603.08155), `optimise` changes the pixels of one picture (Gatys et al. 2016). Muon for filters, Adam for all other
+numbers, a cosine, averaged weights.
 """
 
 import sys
@@ -25,7 +26,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from core import distributed, plots
@@ -33,7 +34,7 @@ from core.accelerator import Accelerator
 from core.data import Loader
 from core.errors import run_command
 from core.evaluation import Mean, evaluating
-from core.optim import Ema, decay_groups, warmup_cosine
+from core.optim import Combined, Ema, warmup_cosine
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import LoopState, Monitor, Stateful, best_state, fit, total_steps
@@ -53,7 +54,7 @@ from projects.style.data import (
 )
 from projects.style.features import build_features
 from projects.style.loss import Perceptual
-from projects.style.model import Picture, StyleNet, one_hot
+from projects.style.model import Layer, Picture, StyleNet, one_hot
 
 SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
 EVALUATION_BATCH = 4
@@ -126,6 +127,20 @@ def prepare(
     return network, training_loader(data, config, accelerator), held_out, styles, facts
 
 
+def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
+    """Muon for the filters of layers, whose steps it makes as large as Adam's; AdamW for everything else."""
+    lr, weight_decay = config.peak_lr, config.weight_decay
+    filters = [layer.filters for layer in network.modules() if isinstance(layer, Layer)]
+    if not filters:
+        return AdamW(network.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+    matrices = {id(each) for each in filters}
+    others = [each for each in network.parameters() if id(each) not in matrices]
+    return Combined(
+        Muon(filters, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        AdamW(others, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True),
+    )
+
+
 def train(command: Command[Config]) -> None:
     """The whole training, from the settings to the summary."""
     config, began = command.config, time.perf_counter()
@@ -134,7 +149,7 @@ def train(command: Command[Config]) -> None:
     features = build_features(config, accelerator.device)
     network, loader, held_out, styles, facts = prepare(config, accelerator)
     forward = accelerator.prepare(network, channels_last=True)
-    optimizer = AdamW(decay_groups(network, config.weight_decay), lr=config.peak_lr, fused=True)
+    optimizer = build_optimizer(network, config)
     steps = total_steps(config, loader)
     scheduler = LambdaLR(optimizer, warmup_cosine(steps, round(config.warmup * steps), final=0.01))
     ema = Ema(network, config.ema) if config.ema else None

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from projects.style.model import Picture, StyleNet, one_hot
+from projects.style.model import Layer, Picture, StyleNet, one_hot
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (50, 33)])
@@ -32,6 +33,26 @@ def test_styles_share_all_filters_and_a_blend_lies_between_them() -> None:
     steps = (results[1:] - results[:-1]).abs().mean((1, 2, 3))
     assert whole > 0.01
     assert steps.max() < 0.8 * whole
+
+
+def test_an_evenly_coloured_picture_leaves_the_gradients_as_they_are_without_it() -> None:
+    torch.manual_seed(0)
+    network = StyleNet(1, width=8, blocks=5)
+    for layer in network.modules():
+        if isinstance(layer, Layer):  # such that the gradients of an even picture are infinite
+            nn.init.constant_(layer.weight, 30.0)
+            nn.init.constant_(layer.bias, 1.0)
+    pictures, blend = torch.stack([torch.rand(3, 32, 32), torch.full((3, 32, 32), 0.7)]), torch.ones(2, 1)
+
+    def gradients(num: int) -> list[torch.Tensor]:
+        network.zero_grad()
+        network(pictures[:num], blend[:num]).square().mean((1, 2, 3)).sum().backward()
+        return [p.grad.clone() for p in network.parameters() if p.grad is not None]
+
+    for alone, together in zip(gradients(1), gradients(2), strict=True):
+        torch.testing.assert_close(alone, together)
+    network.eval()
+    assert not all(gradient.isfinite().all() for gradient in gradients(2))
 
 
 def test_a_pixel_beyond_white_is_shown_as_white_and_finds_back() -> None:
