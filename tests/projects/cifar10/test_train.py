@@ -16,6 +16,7 @@ from projects.cifar10.model import build_model
 from projects.cifar10.synthetic import draw_pictures
 from projects.cifar10.train import build_optimizer, build_schedule, evaluate, parse_arguments, train, train_step
 from tests.conftest import Program
+from tests.refusals import assert_left_with_2, assert_refused
 
 TINY = ["--data", "synthetic", "--num-synthetic", "120", "--image-size", "16", "--batch-size", "20", "--lr", "0.1"]
 TINY += ["--epochs", "2", "--val-fraction", "0.2", "--device", "cpu", "--precision", "fp32", "--log-every", "2"]
@@ -52,11 +53,7 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     named: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        parse_arguments(argv)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +77,7 @@ def test_kernels_that_are_asked_for_and_cannot_be_had_end_it_before_anything_is_
 @pytest.mark.parametrize("argv", [["--model", "resnet99"], ["--data", "nowhere", "--run-dir", "r"]], ids=" ".join)
 def test_the_program_leaves_with_2_and_one_line(argv: list[str], program: Program, tmp_path: Path) -> None:
     done = program("projects.cifar10.train", *argv)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert_left_with_2(done, "error: ", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from projects.detection.selection import Rule
 from projects.detection.train import detect, evaluate, parse_arguments, train
 from tests.conftest import Program
 from tests.projects.detection.conftest import MakeFolder, summary
+from tests.refusals import assert_left_with_2, assert_refused
 
 TINY = ["--num-synthetic", 24, "--image-size", 64, "--batch-size", 8, "--epochs", 2, "--device", "cpu", "--lr", 0.002]
 TINY += ["--precision", "fp32", "--log-every", 1, "--seed", 0]
@@ -60,20 +61,12 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     named: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        parse_arguments(argv)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
 def test_the_program_leaves_with_2_and_one_line(program: Program, tmp_path: Path) -> None:
     done = program("projects.detection.train", "--data", "nowhere", "--run-dir", "r")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: unknown data: --data nowhere; ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert_left_with_2(done, "error: unknown data: --data nowhere; ", tmp_path)
 
 
 @pytest.mark.parametrize(

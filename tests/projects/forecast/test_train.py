@@ -20,6 +20,7 @@ from projects.forecast.train import evaluate, parse_arguments, train, train_step
 from tests import forked
 from tests.conftest import Program
 from tests.projects.forecast.conftest import TINY, MakeTable, summary, waves
+from tests.refusals import assert_left_with_2, assert_refused
 
 WRONG = {
     "--data": [["--data", "nowhere.csv"], ["--data", "."], ["--data", ""], ["--data", "ett"]],
@@ -56,20 +57,12 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     named: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        parse_arguments(argv)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
 def test_the_program_leaves_with_2_and_one_line(program: Program, tmp_path: Path) -> None:
     done = program("projects.forecast.train", "--data", "nowhere.csv", "--run-dir", "r")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: unknown data: --data nowhere.csv; ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert_left_with_2(done, "error: unknown data: --data nowhere.csv; ", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from projects.gan.config import Config
 from projects.gan.players import Players, build_networks, build_players
 from projects.gan.train import parse_arguments, train, train_step
 from tests.conftest import Program
+from tests.refusals import assert_left_with_2, assert_refused
 
 TINY = ["--data", "synthetic", "--num-synthetic", "200", "--image-size", "8", "--batch-size", "10", "--width", "8"]
 TINY += ["--latent", "6", "--epochs", "2", "--epoch-steps", "5", "--judge-steps", "5", "--log-every", "2"]
@@ -54,21 +55,13 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     named: str, argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        parse_arguments(argv)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
 @pytest.mark.parametrize("argv", [["--augment", "colour"], ["--data", "nowhere", "--run-dir", "r"]], ids=" ".join)
 def test_the_program_leaves_with_2_and_one_line(argv: list[str], program: Program, tmp_path: Path) -> None:
     done = program("projects.gan.train", *argv)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert_left_with_2(done, "error: ", tmp_path)
 
 
 @pytest.mark.parametrize("argv", [["--batch-size", "200"], ["--val-fraction", "0.05"]], ids=" ".join)

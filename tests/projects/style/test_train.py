@@ -13,6 +13,7 @@ from projects.style.data import crops, load_data, load_styles, split, training_l
 from projects.style.train import parse_arguments, train
 from tests.conftest import Program
 from tests.projects.style.conftest import TINY, summary
+from tests.refusals import assert_left_with_2, assert_refused
 
 OPTIMISE = ["--method", "optimise"]
 WRONG = {
@@ -45,21 +46,12 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").touch()
     (tmp_path / "b").touch()
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError) as caught:
-        parse_arguments(argv)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert sorted(tmp_path.iterdir()) == before
+    assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
 def test_the_program_leaves_with_2_and_one_line(program: Program, tmp_path: Path) -> None:
     done = program("projects.style.train", "--style", "nowhere.jpg", "elsewhere.jpg", "--run-dir", "r")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: no such style picture: --style nowhere.jpg")
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    assert_left_with_2(done, "error: no such style picture: --style nowhere.jpg", tmp_path)
 
 
 @pytest.mark.parametrize(
