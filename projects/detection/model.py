@@ -30,9 +30,11 @@ class Detector(nn.Module):
     """What the two kinds of detector have in common.
 
     statistics: mean and standard deviation of channels that the weights expect; None for those of the training data.
+    channels_last: the memory format to train in.
     """
 
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    channels_last = True
 
     def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses by name, each a scalar."""

@@ -126,6 +126,14 @@ class TorchvisionDetector(Detector):
 class Ssd(TorchvisionDetector):
     """Boxes relative to anchors, softmax over classes, the best of each class."""
 
+    # Of depthwise filters that take a single pixel in steps of two, as in the last maps of small pictures, PyTorch 2.15
+    # leaves the gradient unset on a CPU in bfloat16 and channels_last: it is whatever the memory held.
+    channels_last = False
+
+    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """torchvision's losses by name."""
+        return super().forward(images.contiguous(), targets)
+
     def candidates(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """boxes [N, A, 4], scores [N, C, A]."""
         outputs, anchors, _ = self.head_outputs(images)

@@ -114,7 +114,7 @@ def train(command: Command[Config]) -> None:
     if detector.statistics is not None:
         data = replace(data, mean=detector.statistics[0], std=detector.statistics[1])
     loader = TrainingLoader(data, config, accelerator)
-    forward = accelerator.prepare(detector, channels_last=True)
+    forward = accelerator.prepare(detector, channels_last=detector.channels_last)
     optimizer = AdamW(decay_groups(detector, config.weight_decay), lr=config.peak_lr, fused=True)
     steps = total_steps(config, loader)
     scheduler = LambdaLR(optimizer, warmup_cosine(steps, round(config.warmup * steps), final=0.02))

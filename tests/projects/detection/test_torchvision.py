@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.ssd import SSD, SSDHead
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from core.accelerator import Accelerator
 from projects.detection.config import Config
 from projects.detection.model import Detector
 from projects.detection.selection import Rule, select
@@ -160,3 +161,25 @@ def test_with_weights_a_beginning_is_frozen_and_norms_keep_their_statistics(name
     for parameter_name, parameter in backbone.named_parameters():
         assert parameter.requires_grad == (not parameter_name.startswith(FROZEN[name]))
     assert any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_ssdlite_has_the_same_gradients_each_time_where_its_last_maps_are_one_pixel() -> None:
+    torch.manual_seed(0)
+    detector = build_torchvision(Config(model="ssdlite320_mobilenet_v3_large"), NUM_CLASSES)
+    accelerator = Accelerator(device="cpu", precision="bf16")
+    accelerator.prepare(detector, channels_last=detector.channels_last)
+    pictures = torch.rand(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    boxes, labels = torch.tensor([[8.0, 8, 40, 40]]), torch.zeros(1, dtype=torch.int64)
+    target = {"boxes": boxes, "labels": labels, "uncounted": torch.zeros(1, dtype=torch.bool)}
+
+    def gradients() -> dict[str, Tensor]:
+        detector.zero_grad()
+        with accelerator.autocast():
+            losses = detector(pictures, [target] * 4)
+        sum(losses.values(), torch.zeros(())).backward()
+        return {name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None}
+
+    first = gradients()
+    assert all(each.isfinite().all() for each in first.values())
+    for _ in range(4):
+        assert [name for name, each in gradients().items() if not torch.equal(each, first[name])] == []
