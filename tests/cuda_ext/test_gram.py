@@ -29,6 +29,13 @@ def test_first_and_second_derivatives_are_those_of_small_steps() -> None:
     assert torch.autograd.gradgradcheck(gram_matrix, (features,))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_has_the_layout_of_the_features(layout: torch.memory_format) -> None:
+    features = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    (gradient,) = torch.autograd.grad(gram_matrix(features).square().sum(), features)
+    assert gradient.stride() == features.stride()
+
+
 def test_a_large_sum_does_not_overflow_in_float16() -> None:
     features = torch.full((1, 2, 64, 64), 30.0, dtype=torch.float16)  # the sum is 3.7 million; float16 ends at 65504
     assert gram_matrix(features).tolist() == [[[450.0, 450.0], [450.0, 450.0]]]
