@@ -35,8 +35,12 @@ def sample_generator(seed: int, epoch: int, index: int, purpose: str) -> np.rand
 
 def permutation(seed: int, epoch: int, num: int) -> Tensor:
     """The order of samples in an epoch: int64 [num]."""
-    generator = torch.Generator().manual_seed(key(seed, epoch, "order") >> 1)
-    return torch.randperm(num, generator=generator)
+    return torch.randperm(num, generator=generator(seed, epoch, "order"))
+
+
+def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    """torch's generator on the CPU, seeded for one use of randomness."""
+    return torch.Generator().manual_seed(key(seed, epoch, purpose) >> 1)
 
 
 def key(seed: int, epoch: int, purpose: str) -> int:

@@ -68,7 +68,7 @@ class Assessor:
 
     def samples(self, generator: nn.Module, num: int, purpose: str) -> tuple[Tensor, Tensor]:
         """Pictures uint8 [num, S, S, C] of the noise that `purpose` names, and the labels asked for."""
-        random = torch.Generator().manual_seed(randomness.key(self.config.seed, 0, purpose) >> 1)
+        random = randomness.generator(self.config.seed, 0, purpose)
         noise = torch.randn(num, self.config.latent, generator=random)
         labels = self.data.train.labels.cpu()[torch.randint(len(self.data.train), (num,), generator=random)]
         return draw(generator, noise, labels, self.accelerator), labels

@@ -69,8 +69,7 @@ def distance_curve(run_path: Path, floor: float, title: str) -> None:
 
 def noise(config: Config, num: int, purpose: str) -> Tensor:
     """Noise that the seed and a purpose name, float32 [num, latent]."""
-    random = torch.Generator().manual_seed(randomness.key(config.seed, 0, purpose) >> 1)
-    return torch.randn(num, config.latent, generator=random)
+    return torch.randn(num, config.latent, generator=randomness.generator(config.seed, 0, purpose))
 
 
 def slerp(begin: Tensor, end: Tensor, share: float) -> Tensor:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW, Muon
+from torch.optim import SGD, AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from core.optim import Combined, Ema, decay_groups, one_cycle, warmup_cosine
@@ -75,14 +75,15 @@ def muon_and_adam(module: nn.Linear) -> Combined:
     return Combined(Muon([module.weight], lr=0.02, weight_decay=0.0), AdamW([module.bias], lr=0.01, weight_decay=0.0))
 
 
-def train(module: nn.Linear, optimizer: torch.optim.Optimizer, schedule: LambdaLR, steps: range) -> None:
-    """Steps towards zero on inputs that are a function of the step."""
+def train(module: nn.Linear, schedules: dict[LambdaLR, Optimizer], steps: range) -> None:
+    """Steps of all optimizers towards zero on inputs that are a function of the step."""
     for step in steps:
         inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
+        module.zero_grad()
         module(inputs).square().mean().backward()
-        optimizer.step()
-        schedule.step()
+        for schedule, optimizer in schedules.items():
+            optimizer.step()
+            schedule.step()
 
 
 def test_combined_optimizers_do_what_each_does_alone_under_one_schedule() -> None:
@@ -90,16 +91,9 @@ def test_combined_optimizers_do_what_each_does_alone_under_one_schedule() -> Non
     together = nn.Linear(4, 3)
     apart, shape = copy.deepcopy(together), warmup_cosine(20, 4)
     combined = muon_and_adam(together)
-    train(together, combined, LambdaLR(combined, shape), range(20))
-    alone = [Muon([apart.weight], lr=0.02, weight_decay=0.0), AdamW([apart.bias], lr=0.01, weight_decay=0.0)]
-    schedules = [LambdaLR(optimizer, shape) for optimizer in alone]
-    for step in range(20):
-        inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-        apart.zero_grad()
-        apart(inputs).square().mean().backward()
-        for optimizer, schedule in zip(alone, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
+    train(together, {LambdaLR(combined, shape): combined}, range(20))
+    alone = muon_and_adam(apart).optimizers
+    train(apart, {LambdaLR(optimizer, shape): optimizer for optimizer in alone}, range(20))
     assert torch.equal(together.weight, apart.weight)
     assert torch.equal(together.bias, apart.bias)
     assert not combined.optimizers[0].state.keys() & combined.optimizers[1].state.keys()
@@ -110,17 +104,17 @@ def test_combined_optimizers_resume_exactly() -> None:
     unbroken = nn.Linear(4, 3)
     broken, shape = copy.deepcopy(unbroken), warmup_cosine(20, 4)
     optimizer = muon_and_adam(unbroken)
-    train(unbroken, optimizer, LambdaLR(optimizer, shape), range(20))
+    train(unbroken, {LambdaLR(optimizer, shape): optimizer}, range(20))
     optimizer = muon_and_adam(broken)
     schedule = LambdaLR(optimizer, shape)
-    train(broken, optimizer, schedule, range(9))
+    train(broken, {schedule: optimizer}, range(9))
     saved = copy.deepcopy((broken.state_dict(), optimizer.state_dict(), schedule.state_dict()))
     resumed = nn.Linear(4, 3)
     optimizer = muon_and_adam(resumed)
     schedule = LambdaLR(optimizer, shape)
     for each, state in zip((resumed, optimizer, schedule), saved, strict=True):
         each.load_state_dict(state)
-    train(resumed, optimizer, schedule, range(9, 20))
+    train(resumed, {schedule: optimizer}, range(9, 20))
     assert torch.equal(resumed.weight, unbroken.weight)
     assert torch.equal(resumed.bias, unbroken.bias)
     with pytest.raises(ValueError, match="closure"):
