@@ -185,7 +185,7 @@ class Accelerator:
                 "try a lower --lr, --clip-norm 1, or --precision fp32",
             )
 
-    def synchronise(self, modules: Iterable[nn.Module]) -> None:
+    def synchronize(self, modules: Iterable[nn.Module]) -> None:
         """Gives all ranks rank 0's buffers (running statistics of norms), which each rank counts for itself."""
         if self.world.size > 1:
             for module in modules:

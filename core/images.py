@@ -94,7 +94,7 @@ def decode(path: Path) -> NDArray[np.uint8]:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The picture in RGB, rotated as its EXIF data says; 16-bit grey is scaled down, transparency lies on white."""
+    """The picture in RGB, rotated as its EXIF data says; 16-bit gray is scaled down, transparency lies on white."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64)
@@ -107,7 +107,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The shorter side resized to `size` with antialiasing, then the centre: [H, W, 3] → [size, size, 3], uint8."""
+    """The shorter side resized to `size` with antialiasing, then the center: [H, W, 3] → [size, size, 3], uint8."""
     height, width = (side * size // min(image.shape[:2]) for side in image.shape[:2])
     if (height, width) != image.shape[:2]:
         image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

@@ -69,8 +69,8 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> 
     axis.set_yticklabels(classes)
     if len(classes) <= 20:
         for (row, column), share in np.ndenumerate(shares):
-            colour = "white" if share > 0.6 else "black"
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
+            color = "white" if share > 0.6 else "black"
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=color)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axis.set_title(f"{100 * accuracy:.2f} % of {counts.sum():,} right; numbers in % of a true class", fontsize=9)
     save_figure(drawn, path)

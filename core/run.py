@@ -112,7 +112,7 @@ class RunFolder(Generic[C]):
             checkpoint.save(self.path, step, state, project=self.project)
             checkpoint.rotate(self.path, self.config.keep, [] if best_step is None else [best_step])
 
-    def summarise(self, summary: Mapping[str, Any]) -> None:
+    def summarize(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json, the sign that the run is complete, and lets go of the folder."""
         if self.world.is_main:
             body = {"config": to_plain(self.config), **summary}

@@ -134,7 +134,7 @@ def fit(
                     save(run, loop, state, accelerator)
             if loop.pending:
                 log_training(run, loop, state, accelerator, progress)
-            accelerator.synchronise(modules_of(state))
+            accelerator.synchronize(modules_of(state))
             log_evaluation(run, loop, evaluate, monitor, progress)
             if loop.batch == len(loader):
                 loop.epoch, loop.batch = loop.epoch + 1, 0
@@ -191,7 +191,7 @@ def best_state(run: RunFolder[Any], loop: LoopState) -> dict[str, Any]:
 def save(run: RunFolder[Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:
     """Writes a checkpoint of everything that the next step depends on."""
     accelerator.check()
-    accelerator.synchronise(modules_of(state))
+    accelerator.synchronize(modules_of(state))
     pending = {name: torch.stack(values) for name, values in loop.pending.items()}
     mine = {"random": randomness.get_states(), "pending": pending}
     tree = {

@@ -5,6 +5,6 @@ Compiled kernels compute them where this machine can have those, and plain PyTor
 
 from cuda_ext.gram import gram_matrix
 from cuda_ext.ops import augment, instance_norm_act, sigmoid_focal_loss
-from cuda_ext.reference import lookup_table, normalise
+from cuda_ext.reference import lookup_table, normalize
 
-__all__ = ["augment", "gram_matrix", "instance_norm_act", "lookup_table", "normalise", "sigmoid_focal_loss"]
+__all__ = ["augment", "gram_matrix", "instance_norm_act", "lookup_table", "normalize", "sigmoid_focal_loss"]

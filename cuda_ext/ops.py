@@ -17,11 +17,11 @@ NUM_CHOICES = 5
 
 
 def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
-    """Gathers images and crops (from reflected borders), flips, cuts out and normalises them, in one pass.
+    """Gathers images and crops (from reflected borders), flips, cuts out and normalizes them, in one pass.
 
     images: uint8 [M, H, W, C], contiguous, the resident set. indices: int64 [N]. params: int64 [N, 5], the random
-    choices: row and column of the crop in [0, 2·padding], flip in {0, 1}, row and column of the cutout's centre in
-    [0, H), [0, W). table: [C, 256], the normalised value of each byte in each channel; its dtype, any floating one, is
+    choices: row and column of the crop in [0, 2·padding], flip in {0, 1}, row and column of the cutout's center in
+    [0, H), [0, W). table: [C, 256], the normalized value of each byte in each channel; its dtype, any floating one, is
     the result's. padding < H, W. cutout: side of the square that is set to 0 (the mean), in pixels; 0 for none.
     Returns [N, C, H, W] in channels_last memory format. No derivative.
     Raises ValueError; on a GPU an index or a choice out of range fails as a device assertion.
@@ -65,7 +65,7 @@ def instance_norm_act(
 
     x: [N, C, H, W] of two pixels or more, float32, float16, bfloat16 (or float64, in plain PyTorch), channels_last or
     contiguous; another layout is copied to the nearer of the two. weight, bias: both or none; [C], or [N, C] for
-    conditional normalisation; float32, or converted to it. residual: like x, None for 0. relu: False for none.
+    conditional normalization; float32, or converted to it. residual: like x, None for 0. relu: False for none.
     eps: > 0, added to the variance, which is divided by H·W.
     Returns x's shape, dtype and layout; computed in float32. Backward keeps x (and residual, where ReLU follows it) and
     N·C statistics; sums are the same each time. Autocast leaves it as it is: x of half precision with parameters in

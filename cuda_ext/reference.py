@@ -1,7 +1,7 @@
 """The operations in plain PyTorch: they run on every device, torch can trace them, and a kernel has to equal them.
 
 Those with a derivative have it written out as well, for the registered operators. Focal loss: Lin et al. 2017,
-https://arxiv.org/abs/1708.02002. Instance normalisation: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
+https://arxiv.org/abs/1708.02002. Instance normalization: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padd
     return result.permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, table: Tensor) -> Tensor:
+def normalize(images: Tensor, table: Tensor) -> Tensor:
     """Images through the table: uint8 [N, H, W, C] → [N, C, H, W] in channels_last, dtype of table [C, 256]."""
     return look_up(images, table).permute(0, 3, 1, 2)
 
 
 def lookup_table(mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The table of `normalise` and `augment` for channels of these means and deviations of [0, 1]: float32 [C, 256]."""
+    """The table of `normalize` and `augment` for channels of these means and deviations of [0, 1]: float32 [C, 256]."""
     values = torch.arange(256, dtype=torch.float32)[None] / 255
     return (values - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
 
@@ -55,7 +55,7 @@ def reflect(position: Tensor, size: int) -> Tensor:
 
 
 def inside(offset: Tensor, side: int) -> Tensor:
-    """Whether an offset from the centre lies in a span of `side` pixels."""
+    """Whether an offset from the center lies in a span of `side` pixels."""
     return (offset >= -(side // 2)) & (offset < side - side // 2)
 
 
@@ -93,9 +93,9 @@ def instance_norm_act(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and mean and 1 / deviation [N, C], in float32 or float64. See cuda_ext.instance_norm_act."""
     mean = wide(x).mean((2, 3))
-    centred = wide(x) - mean[..., None, None]
-    rstd = torch.rsqrt(centred.square().mean((2, 3)) + eps)
-    value = affine(centred, rstd, weight, bias, residual)
+    centered = wide(x) - mean[..., None, None]
+    rstd = torch.rsqrt(centered.square().mean((2, 3)) + eps)
+    value = affine(centered, rstd, weight, bias, residual)
     return (torch.relu(value) if relu else value).to(x.dtype), mean, rstd
 
 
@@ -113,23 +113,23 @@ def instance_norm_act_backward(
 
     The residual's is [0] where it is grad itself, without ReLU, or where there is no residual.
     """
-    slope, centred = wide(grad), wide(x) - mean[..., None, None]
+    slope, centered = wide(grad), wide(x) - mean[..., None, None]
     if relu:
-        slope = slope.masked_fill(affine(centred, rstd, weight, bias, residual) <= 0, 0)
-    normalised = centred * rstd[..., None, None]
-    sums = torch.stack([slope.sum((2, 3)), (slope * normalised).sum((2, 3))], 1)
+        slope = slope.masked_fill(affine(centered, rstd, weight, bias, residual) <= 0, 0)
+    normalized = centered * rstd[..., None, None]
+    sums = torch.stack([slope.sum((2, 3)), (slope * normalized).sum((2, 3))], 1)
     means = sums[..., None, None] / (x.shape[2] * x.shape[3])
     scale = (rstd if weight is None else rstd * weight)[..., None, None]
-    grad_x = scale * (slope - means[:, 0] - normalised * means[:, 1])
+    grad_x = scale * (slope - means[:, 0] - normalized * means[:, 1])
     grad_residual = slope.to(x.dtype) if residual is not None and relu else x.new_empty(0)
     return grad_x.to(x.dtype), grad_residual, sums
 
 
 def affine(
-    centred: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
+    centered: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
-    """What stands before ReLU. centred: x - mean."""
-    value = centred * (rstd if weight is None else rstd * weight)[..., None, None]
+    """What stands before ReLU. centered: x - mean."""
+    value = centered * (rstd if weight is None else rstd * weight)[..., None, None]
     if bias is not None:
         value = value + bias[..., None, None]
     return value if residual is None else value + residual

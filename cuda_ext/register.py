@@ -66,7 +66,7 @@ def layout_of(x: Tensor) -> torch.memory_format:
 
 
 def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
-    """Gathers, crops, flips, cuts out and normalises."""
+    """Gathers, crops, flips, cuts out and normalizes."""
     assert_on_gpu((indices >= 0) & (indices < len(images)), "augment: an index is out of range")
     assert_on_gpu((params >= 0) & (params[:, :2] <= 2 * padding).all(), "augment: a parameter is out of range")
     return reference.augment(images, indices, params, table, padding, cutout)

@@ -47,14 +47,14 @@ class Vectors:
     def __init__(self, num: int, seed: int) -> None:
         random = np.random.default_rng(seed)
         self.labels = random.integers(0, 3, num)
-        self.centres = random.normal(size=(3, 8)).astype(np.float32)
+        self.centers = random.normal(size=(3, 8)).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def load(self, index: int, random: np.random.Generator) -> tuple[NDArray[np.float32], int]:
         label = int(self.labels[index])
-        return self.centres[label] + random.normal(size=8).astype(np.float32), label
+        return self.centers[label] + random.normal(size=8).astype(np.float32), label
 
     def name(self, index: int) -> str:
         return f"vector {index}"
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         monitor=Monitor("loss", larger_is_better=False),
     )
     distributed.stop()
-    run.summarise({})
+    run.summarize({})
 
 
 if __name__ == "__main__":

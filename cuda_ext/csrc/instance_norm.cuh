@@ -127,7 +127,7 @@ __device__ void add_partial_sums(
   }
 }
 
-// What a thread's channels are normalised with: (x - mean) * scale + bias.
+// What a thread's channels are normalized with: (x - mean) * scale + bias.
 template <int K>
 struct Norm {
   float mean[K], scale[K], bias[K];
@@ -257,9 +257,9 @@ __device__ Norm<K> stored_norm(
 // The gradient of what stands before the activation, which is computed again; and x - mean.
 template <typename T, int V, int K>
 __device__ float gradient(
-    const Numbers<T, V>& numbers, int i, const Norm<K>& norm, bool relu, bool has_residual, float& centred) {
-  centred = static_cast<float>(numbers.x.values[i]) - norm.mean[i % K];
-  float value = centred * norm.scale[i % K] + norm.bias[i % K];
+    const Numbers<T, V>& numbers, int i, const Norm<K>& norm, bool relu, bool has_residual, float& centered) {
+  centered = static_cast<float>(numbers.x.values[i]) - norm.mean[i % K];
+  float value = centered * norm.scale[i % K] + norm.bias[i % K];
   if (has_residual) value += static_cast<float>(numbers.residual.values[i]);
   return relu && value <= 0 ? 0.0f : static_cast<float>(numbers.grad.values[i]);
 }
@@ -276,16 +276,16 @@ __global__ void __launch_bounds__(NORM_THREADS, 2) norm_gradient_sums_kernel(
   for_each_step<2>(Sources<T, V>{x, grad, residual}, place, shape, [&](int64_t, const Numbers<T, V>& numbers) {
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      float centred;
-      const float slope = gradient(numbers, i, norm, relu, residual != nullptr, centred);
+      float centered;
+      const float slope = gradient(numbers, i, norm, relu, residual != nullptr, centered);
       sum[i % K] += slope;
-      product[i % K] += slope * centred;
+      product[i % K] += slope * centered;
     }
   });
   store_sums(sum, product, partial, place, shape);
 }
 
-// Writes the gradients of x and residual, and sums [N, 2, C]: of the gradient and of its product with the normalised x.
+// Writes the gradients of x and residual, and sums [N, 2, C]: of the gradient and of its product with the normalized x.
 template <typename T, int V, int K>
 __global__ void __launch_bounds__(NORM_THREADS, 2) norm_gradient_write_kernel(
     const T* __restrict__ grad, const T* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ rstd,
@@ -317,9 +317,9 @@ __global__ void __launch_bounds__(NORM_THREADS, 2) norm_gradient_write_kernel(
     Vector<T, V> result, passed_on;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      float centred;
-      const float before = gradient(numbers, i, norm, relu, residual != nullptr, centred);
-      result.values[i] = static_cast<T>(norm.scale[i % K] * before - constant[i % K] - centred * slope[i % K]);
+      float centered;
+      const float before = gradient(numbers, i, norm, relu, residual != nullptr, centered);
+      result.values[i] = static_cast<T>(norm.scale[i % K] * before - constant[i % K] - centered * slope[i % K]);
       passed_on.values[i] = static_cast<T>(before);
     }
     reinterpret_cast<Vector<T, V>*>(grad_x)[at] = result;

@@ -27,7 +27,7 @@ struct Pointers {
   bool relu;
 };
 
-// What each lane of a strip is normalised with: (x - mean) * scale + bias.
+// What each lane of a strip is normalized with: (x - mean) * scale + bias.
 struct Norm {
   Lanes mean, scale, bias;
 };
@@ -56,22 +56,22 @@ void write_rows(const Pointers<T>& p, const Strip& strip, const Norm& norm) {
 
 // The gradient before the activation, which is computed again; and x - mean.
 template <bool FULL, typename T>
-Lanes gradient(const Pointers<T>& p, int64_t at, int lanes, const Norm& norm, Lanes& centred) {
-  centred = load<FULL>(p.x + at, lanes) - norm.mean;
+Lanes gradient(const Pointers<T>& p, int64_t at, int lanes, const Norm& norm, Lanes& centered) {
+  centered = load<FULL>(p.x + at, lanes) - norm.mean;
   const Lanes grad = load<FULL>(p.grad + at, lanes);
   if (!p.relu) return grad;
-  Lanes value = centred * norm.scale + norm.bias;
+  Lanes value = centered * norm.scale + norm.bias;
   if (p.residual) value = value + load<FULL>(p.residual + at, lanes);
   return masked(grad, value);
 }
 
 template <bool FULL, typename T>
 void add_up_gradient_rows(const Pointers<T>& p, const Strip& strip, const Norm& norm, Lanes& sum, Lanes& product) {
-  Lanes total, products, centred;
+  Lanes total, products, centered;
   for (int64_t row = 0; row < strip.rows; ++row) {
-    const Lanes grad = gradient<FULL>(p, strip.begin + row * strip.stride, strip.lanes, norm, centred);
+    const Lanes grad = gradient<FULL>(p, strip.begin + row * strip.stride, strip.lanes, norm, centered);
     total = total + grad;
-    products = products + grad * centred;
+    products = products + grad * centered;
   }
   sum = total;
   product = products;
@@ -80,11 +80,11 @@ void add_up_gradient_rows(const Pointers<T>& p, const Strip& strip, const Norm& 
 template <bool FULL, typename T>
 void write_gradient_rows(
     const Pointers<T>& p, const Strip& strip, const Norm& norm, const Lanes& constant, const Lanes& slope) {
-  Lanes centred;
+  Lanes centered;
   for (int64_t row = 0; row < strip.rows; ++row) {
     const int64_t at = strip.begin + row * strip.stride;
-    const Lanes grad = gradient<FULL>(p, at, strip.lanes, norm, centred);
-    store<FULL>(norm.scale * grad - constant - centred * slope, p.out + at, strip.lanes);
+    const Lanes grad = gradient<FULL>(p, at, strip.lanes, norm, centered);
+    store<FULL>(norm.scale * grad - constant - centered * slope, p.out + at, strip.lanes);
     if (p.grad_residual) store<FULL>(grad, p.grad_residual + at, strip.lanes);
   }
 }
@@ -188,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 }
 
 // Returns the gradients of x and of the residual ([0] where there is none, or it is grad itself), and sums [N, 2, C]:
-// of the gradient before the activation, and of its product with the normalised x.
+// of the gradient before the activation, and of its product with the normalized x.
 std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& rstd, MaybeTensor weight, MaybeTensor bias,
     MaybeTensor residual, bool relu) {

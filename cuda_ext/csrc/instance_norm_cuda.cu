@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 }
 
 // Returns the gradients of x and of the residual ([0] where there is none, or it is grad itself), and sums [N, 2, C]:
-// of the gradient before the activation, and of its product with the normalised x.
+// of the gradient before the activation, and of its product with the normalized x.
 std::tuple<Tensor, Tensor, Tensor> backward(
     const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& rstd, MaybeTensor weight, MaybeTensor bias,
     MaybeTensor residual, bool relu) {

@@ -21,10 +21,10 @@ from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.distributed import World
 from core.download import RemoteFile, fetch
 from core.errors import UserError
-from cuda_ext import augment, lookup_table, normalise
+from cuda_ext import augment, lookup_table, normalize
 from projects.cifar10.config import Config
 
-Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S], normalised; labels int64 [N]
+Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S], normalized; labels int64 [N]
 
 CIFAR10 = RemoteFile(
     name="cifar-10-binary.tar.gz",
@@ -128,7 +128,7 @@ def evaluation_loader(
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
-        return normalise(pixels if len(rows) == len(pixels) else pixels[rows], table), labels
+        return normalize(pixels if len(rows) == len(pixels) else pixels[rows], table), labels
 
     return loader(split, order, make, config, accelerator)
 
@@ -175,7 +175,7 @@ def synthetic(config: Config) -> tuple[Sequence[str], Split, Split | None, Split
 
 
 def cifar10() -> tuple[Sequence[str], Split, Split | None, Split | None]:
-    """The original arrays, from the binary archive: records of a label byte and 3,072 bytes of colour planes."""
+    """The original arrays, from the binary archive: records of a label byte and 3,072 bytes of color planes."""
     archive = fetch(CIFAR10)
     parts: dict[str, bytes] = {}
     with tarfile.open(archive) as file:  # members are read as streams; nothing is unpacked

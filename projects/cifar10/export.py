@@ -1,7 +1,7 @@
 """Exports a run's classifier: python -m projects.cifar10.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes uint8 pictures [N, H, W, 3] of any size and gives probabilities [N, num_classes]: it resizes the
-shorter side with antialiasing, takes the centre square, normalises, and averages the network's softmax over the
+shorter side with antialiasing, takes the center square, normalizes, and averages the network's softmax over the
 picture and its mirror image.
 """
 
@@ -47,7 +47,7 @@ from projects.cifar10.model import build_model
 TASK = "image classification"
 MAX_ACCURACY_DROP = 0.01
 NUM_CALIBRATION_BATCHES, CALIBRATION_BATCH = 8, 32
-# The borders of the graph stay in float: bytes, resize and normalisation before the first convolution, softmax.
+# The borders of the graph stay in float: bytes, resize and normalization before the first convolution, softmax.
 OPERATORS_IN_FLOAT = ("Cast", "Mul", "Add", "Sub", "Div", "Resize", "Softmax", "Transpose", "Slice", "Gemm", "MatMul")
 
 
@@ -100,7 +100,7 @@ def export(run_dir: Path, checkpoint: str, output: Path | None, int8: bool) -> N
     deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
     metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)
     metadata["classes"] = facts["classes"]
-    metadata["input"] = "image: uint8 [batch, height, width, 3], RGB, any size; the centre square is used"
+    metadata["input"] = "image: uint8 [batch, height, width, 3], RGB, any size; the center square is used"
     metadata["output"] = "probabilities: float32 [batch, classes]"
     metadata["image_size"] = size
     spec = ExportSpec(

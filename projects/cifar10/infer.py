@@ -65,7 +65,7 @@ def predict(model: OnnxModel, paths: Sequence[Path], top: int, as_json: bool, ou
 
 
 def classify(model: OnnxModel, paths: Sequence[Path]) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """Yields (path, probabilities [num_classes]); neighbours of one size share a batch."""
+    """Yields (path, probabilities [num_classes]); neighbors of one size share a batch."""
     decoded = ((path, images.decode(path)) for path in paths)
     for _, same_size in groupby(decoded, key=lambda pair: pair[1].shape):
         while chunk := [pair for _, pair in zip(range(BATCH), same_size, strict=False)]:

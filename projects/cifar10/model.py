@@ -1,7 +1,7 @@
 """The classifier's networks, from scratch: a fast one for CPUs, ResNet-18 with a CIFAR stem, ResNet-20.
 
 Images [N, 3, S, S] in, logits [N, num_classes] out. ResNets: He et al. 2016 (arXiv 1512.03385), section 4.2 for
-ResNet-20; initialised after He et al. 2015 (arXiv 1502.01852) with the last norm of each block at zero (Goyal et
+ResNet-20; initialized after He et al. 2015 (arXiv 1502.01852) with the last norm of each block at zero (Goyal et
 al. 2017, arXiv 1706.02677), so that a block begins as the identity. The fast network follows the ideas of Jordan
 2024, "94% on CIFAR-10 in 3.29 Seconds" (arXiv 2404.00498): a fixed whitening layer, then few wide convolutions.
 """
@@ -55,7 +55,7 @@ class FastNet(nn.Module):
     def whiten(self, images: Tensor, epsilon: float = 5e-4) -> None:
         """Sets the filters to the whitened principal components of 2×2 patches, and their negatives.
 
-        images: normalised, [N, 3, S, S]; a few thousand are enough.
+        images: normalized, [N, 3, S, S]; a few thousand are enough.
         """
         patches = F.unfold(images.float(), kernel_size=2).transpose(1, 2).reshape(-1, 12)
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))

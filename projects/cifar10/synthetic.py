@@ -1,5 +1,5 @@
 """Generated pictures of ten shapes, a stand-in for CIFAR-10 that needs no download: only the outline tells
-the class, while colour, texture, pose, light, clutter and noise are random and say nothing about it."""
+the class, while color, texture, pose, light, clutter and noise are random and say nothing about it."""
 
 from typing import Any, TypeAlias
 
@@ -93,7 +93,7 @@ def _uniform(rng: Rng, low: float, high: float) -> Array:
 
 
 def _mix(under: Array, over: Array, weight: Array) -> Array:
-    """Blend colours [..., 3] by weight [...] in [0, 1], where 1 shows `over` alone."""
+    """Blend colors [..., 3] by weight [...] in [0, 1], where 1 shows `over` alone."""
     return under + (over - under) * weight[..., None]
 
 
@@ -102,12 +102,12 @@ def _hsv(hue: Array, saturation: Array, value: Array) -> Array:
     # An even spread over hues looks far too green, so the wheel turns faster there.
     hue = hue + 0.05 * np.sin((hue - 1 / 3) * TAU)
     k = (np.array([5, 3, 1], np.float32) + 6 * hue[..., None]) % 6
-    colour: Array = value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))
-    return colour
+    color: Array = value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+    return color
 
 
 def _palette(rng: Rng) -> tuple[Array, Array, Array, Array]:
-    """Draw two colours for the shape and two for the backdrop, each [CHUNK, 1, 1, 3] in [0, 1]."""
+    """Draw two colors for the shape and two for the backdrop, each [CHUNK, 1, 1, 3] in [0, 1]."""
     hue, is_dark = _uniform(rng, 0, 1), _uniform(rng, 0, 1) < 0.5
     back_saturation = np.where(is_dark, _uniform(rng, 0.35, 0.8), _uniform(rng, 0.1, 0.5))
     back_value = np.where(is_dark, _uniform(rng, 0.2, 0.52), _uniform(rng, 0.75, 1))
@@ -124,7 +124,7 @@ def _palette(rng: Rng) -> tuple[Array, Array, Array, Array]:
 
 
 def _backdrop(rng: Rng, x: Array, y: Array, size: int) -> Array:
-    """Draw how much of the second backdrop colour shows, [CHUNK, size, size] in [0, 1]."""
+    """Draw how much of the second backdrop color shows, [CHUNK, size, size] in [0, 1]."""
     waves = [np.sin(_wave(rng, x, y, low=0.1, high=0.9)) for _ in range(3)]
     cloud = (waves[0] + waves[1] + waves[2]) / 6 + 0.5
     weave = np.maximum(_uniform(rng, -0.3, 0.6), 0)

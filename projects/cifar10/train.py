@@ -200,7 +200,7 @@ def finish(
     labels = torch.cat([y for _, y in pairs]).numpy()
     accuracy = float((probabilities.argmax(1) == labels).mean())
     draw(run, data, split.load(worst(probabilities, labels), run.config.image_size), probabilities, labels)
-    run.summarise(
+    run.summarize(
         {
             f"{name}_accuracy": accuracy,
             f"num_{name}": len(labels),

@@ -1,7 +1,7 @@
-"""Folders of pictures with boxes: Pascal VOC or COCO, recognised by what is in them, and every fault by file and id.
+"""Folders of pictures with boxes: Pascal VOC or COCO, recognized by what is in them, and every fault by file and id.
 
 Boxes are x1, y1, x2, y2 in pixels from the left upper corner of the picture to the edges of the box, so that x2 - x1
-is its width. A box that is not to be counted (COCO's crowd, VOC's difficult) is neither learnt nor evaluated.
+is its width. A box that is not to be counted (COCO's crowd, VOC's difficult) is neither learned nor evaluated.
 `python -m projects.detection.annotations DIR` looks a folder through and prints all of its faults.
 """
 

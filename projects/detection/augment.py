@@ -1,6 +1,6 @@
 """Training pictures out of stored ones: one primitive that lays a part of a picture onto a rectangle of the canvas, at
 any scale, and takes its boxes along. A zoomed crop lays one picture over the whole canvas, a mosaic four of them round
-a point (Bochkovskiy et al. 2020, arXiv 2004.10934). Colours move as a whole, by one matrix.
+a point (Bochkovskiy et al. 2020, arXiv 2004.10934). Colors move as a whole, by one matrix.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-PADDING = 114  # the grey round a picture that does not fill the canvas
+PADDING = 114  # the gray round a picture that does not fill the canvas
 MIN_VISIBLE = 0.25  # a box of which less than this share is left is not to be counted
 MIN_SIDE_PIXELS = 2.0  # a smaller box is left out
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -33,7 +33,7 @@ class Moves(NamedTuple):
     zoom: float
     flip: bool
     flip_vertical: bool
-    colour: float
+    color: float
 
 
 def fitted(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
@@ -83,7 +83,7 @@ def training_sample(
     else:
         parts = [lay(pixels, (0, 0, *canvas), fetch(index), canvas, moves, random)]
     boxes, labels, uncounted = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Sample(recoloured(pixels, moves.colour, random), boxes, labels, uncounted)
+    return Sample(recolored(pixels, moves.color, random), boxes, labels, uncounted)
 
 
 def lay(
@@ -149,7 +149,7 @@ def clipped(
     return boxes, kept, hidden
 
 
-def recoloured(pixels: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
+def recolored(pixels: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
     """Brightness, contrast, saturation and tint moved at random, each by up to `strength`."""
     brightness, contrast, saturation = 1 + strength * random.uniform(-1, 1, 3)
     tint = 1 + 0.5 * strength * random.uniform(-1, 1, 3)

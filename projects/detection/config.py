@@ -53,7 +53,7 @@ class Config(RunConfig):
     zoom: float = option(1.4, "pictures are shown up to this many times larger, or smaller", low=1, high=4)
     flip: bool = option(True, "mirror half of the pictures, left to right")
     flip_vertical: bool = option(False, "mirror half of the pictures, top to bottom; where there is no up")
-    colour: float = option(0.25, "how far brightness, contrast, saturation and tint may move", low=0, high=1)
+    color: float = option(0.25, "how far brightness, contrast, saturation and tint may move", low=0, high=1)
     score_threshold: float = option(0.05, "boxes with a lower score are not given at all", low=0.001, below=1)
     overlap: float = option(0.6, "of two boxes of a class with a larger IoU the better one stays", above=0, below=1)
     max_boxes: int = option(100, "most boxes in a picture", low=1, high=1000)

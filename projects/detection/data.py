@@ -20,12 +20,12 @@ from core import images, randomness
 from core.accelerator import Accelerator
 from core.data import Order, StreamLoader
 from core.errors import UserError
-from cuda_ext import lookup_table, normalise
+from cuda_ext import lookup_table, normalize
 from projects.detection.annotations import Annotations, Picture, counts, read_folder
 from projects.detection.augment import Moves, Sample, fitted, letterbox, resized, training_sample
 from projects.detection.config import LARGEST_OWN_SIZE, STRIDE, Config
 
-Batch = tuple[Tensor, list[dict[str, Tensor]]]  # images [N, 3, H, W], normalised; a target for each (model.py)
+Batch = tuple[Tensor, list[dict[str, Tensor]]]  # images [N, 3, H, W], normalized; a target for each (model.py)
 RESIDENT_BYTES = 4 << 30
 NUM_FOR_STATISTICS = 200
 
@@ -175,7 +175,7 @@ class TrainingLoader:
     def __init__(self, data: Data, config: Config, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
         self.table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
-        moves = Moves(config.mosaic, config.zoom, config.flip, config.flip_vertical, config.colour)
+        moves = Moves(config.mosaic, config.zoom, config.flip, config.flip_vertical, config.color)
         source = Samples(data.train, data.canvas, moves, config.repeats)
         self.early = Samples(hold(data.train, source.limit, config), data.canvas, moves, config.repeats)
         self.late = Samples(self.early.split, data.canvas, moves._replace(mosaic=0.0), config.repeats)
@@ -191,7 +191,7 @@ class TrainingLoader:
         streamed = StreamLoader(source, self.order, workers=self.config.workers, collate=collate, pin_memory=pin)
         for batch in streamed.batches(epoch, start):
             pixels, targets, _ = self.accelerator.to_device(batch)
-            yield normalise(pixels, self.table), targets
+            yield normalize(pixels, self.table), targets
 
 
 class EvaluationLoader:
@@ -213,7 +213,7 @@ class EvaluationLoader:
         streamed = StreamLoader(self.source, self.order, workers=self.config.workers, collate=collate)
         for batch in streamed.batches(epoch, start):
             pixels, _, rows = self.accelerator.to_device(batch)
-            yield normalise(pixels, self.table), rows
+            yield normalize(pixels, self.table), rows
 
 
 def collate(samples: Sequence[tuple[Sample, int]]) -> tuple[Tensor, list[dict[str, Tensor]], list[int]]:

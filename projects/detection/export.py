@@ -1,7 +1,7 @@
 """Exports a run's detector: python -m projects.detection.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes uint8 pictures [N, H, W, 3] of any size and gives boxes in their pixels, scores, labels and numbers of
-boxes: it resizes with antialiasing, pads, normalises, and does the non-maximum suppression too. Two runtimes may put
+boxes: it resizes with antialiasing, pads, normalizes, and does the non-maximum suppression too. Two runtimes may put
 boxes of nearly equal scores in another order, so the file is compared with PyTorch box by box, not row by row.
 """
 
@@ -90,7 +90,7 @@ def about(facts: dict[str, Any], config: Config, summary: dict[str, Any]) -> dic
 
 
 def spec_of(deployed: Deployed, metadata: dict[str, Any]) -> ExportSpec:
-    """What is exported, and the pictures it is compared on: noise, smooth ones, and grey ones without a box."""
+    """What is exported, and the pictures it is compared on: noise, smooth ones, and gray ones without a box."""
     height, width = deployed.canvas
     num = deployed(pictures(1, height, width)[0]).boxes.shape[1]
     return ExportSpec(

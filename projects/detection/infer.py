@@ -114,7 +114,7 @@ def predict(
 
 
 def detect(model: OnnxModel, inputs: Sequence[Input]) -> Iterator[tuple[Input, NDArray[np.uint8], Found]]:
-    """Yields input, pixels and detections; neighbours of one size share a batch."""
+    """Yields input, pixels and detections; neighbors of one size share a batch."""
     decoded = ((each, images.decode(each.path)) for each in inputs)
     for _, same_size in groupby(decoded, key=lambda pair: pair[1].shape):
         while chunk := [pair for _, pair in zip(range(BATCH), same_size, strict=False)]:
@@ -189,7 +189,7 @@ def check_output(inputs: Sequence[Input], output: Path) -> None:
 
 
 def annotated(root: Path, split: str, classes: Sequence[str], on_fault: Literal["stop", "skip"]) -> list[Picture]:
-    """The pictures of a split with their true boxes, labelled as the model labels them."""
+    """The pictures of a split with their true boxes, labeled as the model labels them."""
     found = read_folder(root, on_fault)
     if split not in found.splits or not found.splits[split]:
         raise UserError("no such pictures", f"--split {split} of {root}", f"choose from {', '.join(found.splits)}")

@@ -1,9 +1,9 @@
 """What the small network learns from: which of its points are responsible for which box, and three losses.
 
-FCOS, Tian et al. 2019 (arXiv 1904.01355), with centre sampling from its later version (arXiv 2006.09214): the points
+FCOS, Tian et al. 2019 (arXiv 1904.01355), with center sampling from its later version (arXiv 2006.09214): the points
 near the middle of a box, of the level that boxes of its size belong to, have to tell its class and its edges. Classes
-by focal loss (Lin et al. 2017, arXiv 1708.02002), edges by generalised IoU (Rezatofighi et al. 2019, arXiv 1902.09630),
-and, in place of centre-ness, how well the predicted box fits (Wu, Li and Wang 2020, arXiv 1912.05992).
+by focal loss (Lin et al. 2017, arXiv 1708.02002), edges by generalized IoU (Rezatofighi et al. 2019, arXiv 1902.09630),
+and, in place of center-ness, how well the predicted box fits (Wu, Li and Wang 2020, arXiv 1912.05992).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from cuda_ext import sigmoid_focal_loss
 
 BACKGROUND, IGNORED = -1, -2  # labels of points, as sigmoid_focal_loss takes them
-CENTRE_RADIUS = 1.5  # in strides
+CENTER_RADIUS = 1.5  # in strides
 LARGEST_IN_STRIDES = 10.0  # the longer side of the largest boxes of a level; the coarsest takes larger ones too
 AREA_PENALTY = 0.1  # of a box's longer side: so a small box keeps its points within a large one
 ALPHA, GAMMA = 0.25, 2.0
@@ -24,9 +24,9 @@ BOX_WEIGHT, FIT_WEIGHT = 2.0, 0.5
 
 
 class Points(NamedTuple):
-    """The points of all levels: centres float32 [M, 2] as x, y in pixels, strides float32 [M]."""
+    """The points of all levels: centers float32 [M, 2] as x, y in pixels, strides float32 [M]."""
 
-    centres: Tensor
+    centers: Tensor
     strides: Tensor
 
 
@@ -42,11 +42,11 @@ def losses(
     wanted = torch.stack([each[1] for each in assigned])
     responsible = labels >= 0
     num = responsible.sum().clamp(min=1)
-    overlaps, generalised = ious(boxes[responsible], wanted[responsible])
+    overlaps, generalized = ious(boxes[responsible], wanted[responsible])
     fit = F.binary_cross_entropy_with_logits(fits[responsible], overlaps.detach().clamp(0, 1), reduction="sum")
     return {
         "class": sigmoid_focal_loss(logits.flatten(0, 1), labels.flatten(), ALPHA, GAMMA) / num,
-        "box": BOX_WEIGHT * (1 - generalised).sum() / num,
+        "box": BOX_WEIGHT * (1 - generalized).sum() / num,
         "fit": FIT_WEIGHT * fit / num,
     }
 
@@ -57,7 +57,7 @@ def assign(points: Points, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
     target: boxes [B, 4], labels [B], uncounted bool [B]. Of several boxes that with the nearest middle has the point.
     """
-    x, y = points.centres.unbind(1)
+    x, y = points.centers.unbind(1)
     counted = ~target["uncounted"]
     boxes, classes = target["boxes"][counted], target["labels"][counted]
     labels = torch.full((len(x),), BACKGROUND, device=x.device)
@@ -69,9 +69,9 @@ def assign(points: Points, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     stride, longer = points.strides[:, None], (boxes[:, 2:] - boxes[:, :2]).amax(1)
     smallest = torch.where(stride == points.strides.min(), 0, LARGEST_IN_STRIDES / 2 * stride)
     largest = torch.where(stride == points.strides.max(), torch.inf, LARGEST_IN_STRIDES * stride)
-    distance = (points.centres[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(2)
+    distance = (points.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(2)
     inside = edge_distances(x, y, boxes).amin(2) > 0
-    fits = inside & (distance < CENTRE_RADIUS * stride) & (longer > smallest) & (longer <= largest)
+    fits = inside & (distance < CENTER_RADIUS * stride) & (longer > smallest) & (longer <= largest)
     cost, index = torch.where(fits, distance + AREA_PENALTY * longer, torch.inf).min(1)
     return torch.where(cost < torch.inf, classes[index], labels), boxes[index]
 
@@ -83,7 +83,7 @@ def edge_distances(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
 
 
 def ious(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU of pairs of boxes [R, 4]: two of [R]."""
+    """IoU and generalized IoU of pairs of boxes [R, 4]: two of [R]."""
     size_a, size_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
     common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
     union = size_a.prod(1) + size_b.prod(1) - common

@@ -1,7 +1,7 @@
 """The detectors: a small one that trains from scratch on a CPU, and torchvision's by name.
 
 Every detector has two ways in: `forward(images, targets)` gives the losses of a batch by name, `candidates(images)`
-scored boxes that selection.py then chooses from. Images are [N, 3, H, W], normalised, with sides that are multiples of
+scored boxes that selection.py then chooses from. Images are [N, 3, H, W], normalized, with sides that are multiples of
 32; targets are a dictionary for each picture: boxes float32 [B, 4] in pixels, labels int64 [B], uncounted bool [B].
 
 The small one follows FCOS (Tian et al. 2019, arXiv 1904.01355): residual blocks (He et al. 2016, arXiv 1512.03385),
@@ -111,23 +111,23 @@ class Small(Detector):
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Points]:
         """logits [N, M, C], boxes [N, M, 4] in pixels and fits [N, M] of all points, float32, and the points."""
         levels = self.pyramid(images)
-        logits, boxes, fits, centres, strides = [], [], [], [], []
+        logits, boxes, fits, centers, strides = [], [], [], [], []
         for number, (x, stride) in enumerate(zip(levels, STRIDES, strict=True)):
             height, width = images.shape[2] // stride, images.shape[3] // stride
             class_map = self.class_output(self.class_branch(x)).float()
             box_map = self.box_output(self.box_branch(x)).float().flatten(2).transpose(1, 2)
             logits.append(class_map.flatten(2).transpose(1, 2))
             fits.append(box_map[..., 4])
-            centre = grid(height, width, stride, images.device)
+            center = grid(height, width, stride, images.device)
             edges = (box_map[..., :4] * self.scales[number]).clamp(max=6.0).exp() * stride
-            boxes.append(torch.cat([centre - edges[..., :2], centre + edges[..., 2:]], dim=2))
-            centres.append(centre)
+            boxes.append(torch.cat([center - edges[..., :2], center + edges[..., 2:]], dim=2))
+            centers.append(center)
             strides.append(torch.full((height * width,), float(stride), device=images.device))
         return (
             torch.cat(logits, 1),
             torch.cat(boxes, 1),
             torch.cat(fits, 1),
-            Points(torch.cat(centres), torch.cat(strides)),
+            Points(torch.cat(centers), torch.cat(strides)),
         )
 
     def pyramid(self, images: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from core import plots
 from projects.detection.annotations import Picture
 from projects.detection.metrics import IOU_50, IOU_75, RECALLS, Found, Scores
 
-GOLDEN = 0.618034  # steps round the circle of colours by this share never come near to an earlier one soon
+GOLDEN = 0.618034  # steps round the circle of colors by this share never come near to an earlier one soon
 WIDTH = 480  # of a picture on a sheet, in pixels
 
 
@@ -23,7 +23,7 @@ def draw_boxes(
     captions: Sequence[str],
     size: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """The picture, at another size (width, height) if one is given, with its boxes in their classes' colours."""
+    """The picture, at another size (width, height) if one is given, with its boxes in their classes' colors."""
     height, width = pixels.shape[:2]
     picture = Image.fromarray(pixels)
     if size is not None:
@@ -33,19 +33,19 @@ def draw_boxes(
     thick = max(1, round(min(picture.size) / 240))
     font = ImageFont.load_default(size=max(9.0, min(picture.size) / 34))
     for box, label, caption in zip(boxes * scale, labels, captions, strict=True):
-        colour = class_colour(label)
+        color = class_color(label)
         x1, y1, x2, y2 = (float(value) for value in box)
-        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=thick)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=thick)
         if caption:
             _, _, right, bottom = pen.textbbox((0, 0), caption, font=font)
             x, y = min(x1, picture.width - right - 2), max(0.0, y1 - bottom - 1)
-            pen.rectangle((x, y, x + right + 2, y + bottom + 1), fill=colour)
-            pen.text((x + 1, y), caption, fill="white" if sum(colour) < 380 else "black", font=font)
+            pen.rectangle((x, y, x + right + 2, y + bottom + 1), fill=color)
+            pen.text((x + 1, y), caption, fill="white" if sum(color) < 380 else "black", font=font)
     return picture
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
-    """A strong colour that belongs to a class."""
+def class_color(label: int) -> tuple[int, int, int]:
+    """A strong color that belongs to a class."""
     red, green, blue = colorsys.hsv_to_rgb((0.02 + GOLDEN * label) % 1.0, 0.9, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -90,8 +90,8 @@ def precision_recall(scores: Scores, classes: Sequence[str], path: Path) -> None
         for label, text in enumerate(classes):
             precision = scores.precision[iou, :, label]
             if precision[0] > -1:
-                colour = tuple(value / 255 for value in class_colour(label))
-                axis.plot(RECALLS, precision, color=colour, label=f"{text}  {scores.average(iou, label):.3f}")
+                color = tuple(value / 255 for value in class_color(label))
+                axis.plot(RECALLS, precision, color=color, label=f"{text}  {scores.average(iou, label):.3f}")
         axis.set(title=f"IoU {name}, mean {scores.average(iou):.3f}", xlabel="recall", ylabel="precision")
         axis.set(xlim=(0, 1.01), ylim=(0, 1.02))
         axis.grid(alpha=0.3)

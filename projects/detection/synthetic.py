@@ -1,4 +1,4 @@
-"""Generated scenes of shapes with boxes, which need no download: five kinds of shape in any strong colour, size and
+"""Generated scenes of shapes with boxes, which need no download: five kinds of shape in any strong color, size and
 angle, some partly behind others, before a dull background with clutter that looks a little like them.
 
 A box goes round what is to be seen of a shape; one that is mostly hidden is not to be counted.
@@ -62,7 +62,7 @@ def draw_scene(seed: int, number: int) -> Scene:
         circles = np.vstack([circles, (x, y, radius)])
         labels.append(label)
         corners = outline(CLASSES[label], x, y, radius, random)
-        fill = strong_colour(random)
+        fill = strong_color(random)
         pen.polygon(corners, fill=fill, outline=tuple(value // 2 for value in fill))
         alone = Image.new("L", canvas.size, 0)
         ImageDraw.Draw(alone).polygon(corners, fill=1)
@@ -90,9 +90,9 @@ def visible(
 
 
 def background(random: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Soft blotches, lighter and darker, of one dull colour, at the finer scale."""
+    """Soft blotches, lighter and darker, of one dull color, at the finer scale."""
     blotches = random.integers(-40, 41, (int(random.integers(2, 6)), int(random.integers(2, 6)), 1))
-    few = np.clip(np.array(dull_colour(random)) + blotches, 0, 255).astype(np.uint8)
+    few = np.clip(np.array(dull_color(random)) + blotches, 0, 255).astype(np.uint8)
     return Image.fromarray(few).resize((FINER * width, FINER * height), Image.Resampling.BICUBIC)
 
 
@@ -100,7 +100,7 @@ def clutter(pen: ImageDraw.ImageDraw, random: np.random.Generator, width: int, h
     """A line, an arc, a thin frame or a few dots, of which no shape consists."""
     x, y = float(random.uniform(0, FINER * width)), float(random.uniform(0, FINER * height))
     reach = float(random.uniform(6, 40)) * FINER
-    fill, kind = dull_colour(random), int(random.integers(4))
+    fill, kind = dull_color(random), int(random.integers(4))
     box = (x - reach / 2, y - reach / 2, x + reach / 2, y + reach / 2)
     if kind == 0:
         angle = random.uniform(0, TAU)
@@ -115,14 +115,14 @@ def clutter(pen: ImageDraw.ImageDraw, random: np.random.Generator, width: int, h
             pen.ellipse((x + dot_x - 3, y + dot_y - 3, x + dot_x + 3, y + dot_y + 3), fill=fill)
 
 
-def dull_colour(random: np.random.Generator) -> tuple[int, int, int]:
-    """A colour near grey."""
+def dull_color(random: np.random.Generator) -> tuple[int, int, int]:
+    """A color near gray."""
     red, green, blue = (int(value) for value in random.integers(30, 226) + random.integers(-12, 13, 3))
     return red, green, blue
 
 
-def strong_colour(random: np.random.Generator) -> tuple[int, int, int]:
-    """A colour far from grey."""
+def strong_color(random: np.random.Generator) -> tuple[int, int, int]:
+    """A color far from gray."""
     hue, saturation, value = random.random(), random.uniform(0.6, 1), random.uniform(0.6, 1)
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
     return red, green, blue

@@ -65,7 +65,7 @@ def wrap(model: Any) -> Detector:
 
 
 class WholeCanvas(nn.Module):
-    """In place of torchvision's transform: images are batched, normalised and resized already."""
+    """In place of torchvision's transform: images are batched, normalized and resized already."""
 
     def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
         """The images with the size that all of them have."""
@@ -153,7 +153,7 @@ class RetinaNet(TorchvisionDetector):
 
 
 class Fcos(TorchvisionDetector):
-    """Distances to four edges, and the geometric mean of class and centre-ness, the best of each level."""
+    """Distances to four edges, and the geometric mean of class and center-ness, the best of each level."""
 
     def candidates(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """boxes [N, A, 4], scores [N, C, A]."""

@@ -1,6 +1,6 @@
 """Trains the detector: python -m projects.detection.train --data synthetic|DIR.
 
-Recipe: AdamW, a short warm-up and a cosine, averaged weights; zoomed crops, mirror images, colours, mosaics (none at
+Recipe: AdamW, a short warm-up and a cosine, averaged weights; zoomed crops, mirror images, colors, mosaics (none at
 the end, after Ge et al. 2021, arXiv 2107.08430). The best checkpoint is chosen by mAP on the validation pictures.
 """
 
@@ -203,7 +203,7 @@ def finish(
     draw(run, split, found, scores, data.classes, threshold)
     numbers = {f"{name}_{key}": value for key, value in scores.numbers().items()}
     per_class = {text: scores.average(metrics.IOU_50, label) for label, text in enumerate(data.classes)}
-    run.summarise(
+    run.summarize(
         {
             **{key: none_for_nan(value) for key, value in numbers.items()},
             **{f"{name}_ap50_{text}": none_for_nan(value) for text, value in per_class.items()},

@@ -57,8 +57,8 @@ def read(root: Path) -> Annotations:
         if origin
         else "boxes are read as counted from pixel 0, as one of them begins there"
     )
-    learnt = parsed.get("train", everything)
-    found.classes = sorted({item.name for each in learnt for item in each.objects if item.name})
+    learned = parsed.get("train", everything)
+    found.classes = sorted({item.name for each in learned for item in each.objects if item.name})
     sizes = picture_sizes([each.picture for each in everything])
     size_of = dict(zip((each.file for each in everything), sizes, strict=True))
     for name, split in parsed.items():

@@ -24,7 +24,7 @@ from projects.forecast.metrics import Scale, Scores, naive_error
 from projects.forecast.model import seasonal_naive, solve_dlinear
 
 Results = dict[str, dict[str, Any]]  # by name of forecaster
-Forecaster = Callable[[Tensor], Tensor]  # standardised [N, lookback, columns] → [N, horizon, columns, levels]
+Forecaster = Callable[[Tensor], Tensor]  # standardized [N, lookback, columns] → [N, horizon, columns, levels]
 DLINEAR_LOOKBACK = 336
 NUM_SHOWN = 3
 
@@ -127,7 +127,7 @@ def panel(data: Data, network: nn.Module, accelerator: Accelerator, window: int,
 
 def report(run: RunFolder[Config], loop: LoopState, results: Results) -> str:
     """What a person reads at the end."""
-    lines = ["", f"{'test, standardised':<22}{'MSE':>8}{'MAE':>9}"]
+    lines = ["", f"{'test, standardized':<22}{'MSE':>8}{'MAE':>9}"]
     lines += [f"{name:<22}{result['mse']:>8.4f}{result['mae']:>9.4f}" for name, result in results.items()]
     own = results[run.config.model]
     if "coverage" in own:

@@ -16,9 +16,9 @@ ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
 # What a model takes where a setting is left at 0 or auto.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
-    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalise": "last"},
-    "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalise": "last"},
-    "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalise": "none"},
+    "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalize": "last"},
+    "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalize": "last"},
+    "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalize": "none"},
 }
 # What --smoke puts in place of the defaults: under a minute on one CPU core.
 SMOKE = {
@@ -45,7 +45,7 @@ class Config(RunConfig):
     time_format: str | None = option(None, "how timestamps are written, as for strptime (none: ISO 8601)")
     target: str = option("all", "columns to forecast: all numbers, or names with commas between")
     fill: Literal["none", "linear", "previous"] = option(
-        "none", "missing values and rows: refused; a straight line between neighbours; or the last known value"
+        "none", "missing values and rows: refused; a straight line between neighbors; or the last known value"
     )
     split: str = option("auto", "train/val/test by time: shares (0.7/0.1/0.2), rows, ett, or auto: shares, ett for ETT")
     lookback: int = option(0, "rows that a forecast looks back on; 0: segrnn 720, dlinear 336, lstm 96", low=0)
@@ -57,7 +57,7 @@ class Config(RunConfig):
     width: int = option(256, "hidden size of segrnn and lstm", low=2, high=4096)
     segment: int = option(48, "rows of a segment, the step of segrnn", low=1)
     dropout: float = option(0.1, "dropout before the last layer of segrnn and lstm", low=0, below=1)
-    normalise: Literal["auto", "last", "anchor", "revin", "none"] = option(
+    normalize: Literal["auto", "last", "anchor", "revin", "none"] = option(
         "auto",
         "of each window: subtract its last row; the same, and learn how much of it holds at each step ahead; its mean "
         "and deviation; nothing; auto: dlinear none, else last",

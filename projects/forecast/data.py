@@ -1,4 +1,4 @@
-"""The forecaster's data: a series, split by time, standardised by its training rows, served as windows in batches.
+"""The forecaster's data: a series, split by time, standardized by its training rows, served as windows in batches.
 
 The series is one float32 tensor on the device, and a batch gathers its windows from it by index. ETT: Zhou et al. 2021,
 "Informer" (arXiv 2012.07436), https://github.com/zhouhaoyi/ETDataset; its split of 12, 4 and 4 months of 30 days is the
@@ -22,7 +22,7 @@ from core.errors import UserError
 from projects.forecast.config import ETT, Config, parse_split
 from projects.forecast.series import Series, read_series
 
-Batch = tuple[Tensor, Tensor]  # standardised: inputs [N, lookback, columns], targets [N, horizon, columns]
+Batch = tuple[Tensor, Tensor]  # standardized: inputs [N, lookback, columns], targets [N, horizon, columns]
 
 MIRRORS = (
     "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small",
@@ -45,7 +45,7 @@ LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of neighbouring rows of a standardised series, one after the other.
+    """Windows of neighboring rows of a standardized series, one after the other.
 
     values: float32 [rows, columns], on the device. first: the row that window 0 begins with; its forecast begins
     `lookback` rows later.
@@ -101,11 +101,11 @@ def load_data(config: Config, device: torch.device) -> Data:
         if abs(level) > LARGEST_LEVEL * size:
             where = f"{name}: mean {level:g}, deviation {size:g}"
             raise UserError("movements too small for the level", where, "subtract a constant from the column")
-    standardised = torch.from_numpy(((series.values - mean) / std).astype(np.float32)).to(device)
+    standardized = torch.from_numpy(((series.values - mean) / std).astype(np.float32)).to(device)
     starts = (0, rows[0] - config.lookback, rows[0] + rows[1] - config.lookback)
     spans = (rows[0] - config.lookback, rows[1], rows[2])  # rows on which a part's forecasts lie
     parts = [
-        Windows(standardised, start, span - config.horizon + 1, config.lookback, config.horizon)
+        Windows(standardized, start, span - config.horizon + 1, config.lookback, config.horizon)
         for start, span in zip(starts, spans, strict=True)
     ]
     for name, num, part in zip(("train", "val", "test"), rows, parts, strict=True):

@@ -1,7 +1,7 @@
 """Exports a run's forecaster: python -m projects.forecast.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes the last `lookback` rows in original units, [batch, lookback, columns], and gives the next `horizon`
-rows in original units: it standardises, normalises each window, forecasts, and undoes both. A quantile head has a
+rows in original units: it standardizes, normalizes each window, forecasts, and undoes both. A quantile head has a
 second output with all levels.
 """
 

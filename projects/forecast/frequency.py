@@ -21,7 +21,7 @@ LAST_YEAR = 9999
 
 @dataclass(frozen=True)
 class Frequency:
-    """`count` units between neighbouring rows. unit: microsecond, month, month end, or row where no time is known."""
+    """`count` units between neighboring rows. unit: microsecond, month, month end, or row where no time is known."""
 
     unit: Literal["microsecond", "month", "month end", "row"]
     count: int

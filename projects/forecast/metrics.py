@@ -1,6 +1,6 @@
 """How good forecasts are: the losses of training, and scores by step ahead, column and part of the test.
 
-Standardised mean squared and absolute error are the literature's numbers. sMAPE is in per cent of the mean of forecast
+Standardized mean squared and absolute error are the literature's numbers. sMAPE is in per cent of the mean of forecast
 and truth, 0 to 200; MASE is the error in shares of what seasonal-naive makes on the training rows (Hyndman and Koehler
 2006). The pinball loss of a level is at its least where that share of truths lies below (Koenker and Bassett 1978).
 """
@@ -70,7 +70,7 @@ class Scores:
         self.below: Array = np.zeros(0)
 
     def add(self, forecast: Tensor, targets: Tensor) -> None:
-        """Takes in standardised forecasts [N, horizon, columns, levels] and targets [N, horizon, columns]."""
+        """Takes in standardized forecasts [N, horizon, columns, levels] and targets [N, horizon, columns]."""
         levels, truth = (tensor.double().cpu().numpy() for tensor in (forecast, targets))
         if not self.num_added:
             shape = levels.shape[1:3]

@@ -1,9 +1,9 @@
 """The forecaster's networks: SegRNN, a seq2seq LSTM with attention, DLinear; and the seasonal-naive rule.
 
-All take standardised windows [N, lookback, columns] and give forecasts [N, horizon, columns, levels]: quantiles, with
+All take standardized windows [N, lookback, columns] and give forecasts [N, horizon, columns, levels]: quantiles, with
 the point forecast in the middle. SegRNN: Lin et al. 2023 (arXiv 2308.11200). Attention: Luong et al. 2015 (arXiv
 1508.04025), global with general scores. DLinear: Zeng et al. 2022 (arXiv 2205.13504); its least-squares optimum in
-closed form: Toner and Darlow 2024 (arXiv 2403.14587). Normalising a window and putting it back: subtracting its last
+closed form: Toner and Darlow 2024 (arXiv 2403.14587). Normalizing a window and putting it back: subtracting its last
 row as SegRNN does, or mean and deviation, Kim et al. 2022 ("Reversible Instance Normalization").
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from projects.forecast.config import Config
 
-Normalise = Literal["last", "anchor", "revin", "none"]
+Normalize = Literal["last", "anchor", "revin", "none"]
 WINDOWS_AT_ONCE = 2_048
 
 
@@ -31,30 +31,30 @@ def build_model(config: Config, num_columns: int) -> nn.Module:
         core = Seq2Seq(config.horizon, num_columns, config.width, config.dropout, num_levels)
     else:
         core = DLinear(config.lookback, config.horizon, num_levels)
-    assert config.normalise != "auto"
-    return Reversible(core, config.normalise, config.horizon, num_columns)
+    assert config.normalize != "auto"
+    return Reversible(core, config.normalize, config.horizon, num_columns)
 
 
 class Reversible(nn.Module):
-    """A network between the normalisation of each window and its reverse; its levels never cross.
+    """A network between the normalization of each window and its reverse; its levels never cross.
 
     "last" subtracts a window's last row and adds it again, as if it held for ever. "anchor" learns how much of it still
     holds at each step and column: all at first, and the further ahead, the more a series goes back to its mean.
     """
 
     def __init__(
-        self, network: nn.Module, normalise: Normalise, horizon: int, num_columns: int, epsilon: float = 1e-5
+        self, network: nn.Module, normalize: Normalize, horizon: int, num_columns: int, epsilon: float = 1e-5
     ) -> None:
         super().__init__()
-        self.network, self.normalise, self.epsilon = network, normalise, epsilon
-        self.kept = nn.Parameter(torch.ones(horizon, num_columns)) if normalise == "anchor" else None
+        self.network, self.normalize, self.epsilon = network, normalize, epsilon
+        self.kept = nn.Parameter(torch.ones(horizon, num_columns)) if normalize == "anchor" else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → float32 [N, horizon, columns, levels]."""
         inputs = inputs.float()
-        if self.normalise == "none":
+        if self.normalize == "none":
             return spread_out(self.network(inputs).float())
-        if self.normalise == "revin":
+        if self.normalize == "revin":
             shift = inputs.mean(1, keepdim=True)
             scale = torch.sqrt(inputs.var(1, keepdim=True, unbiased=False) + self.epsilon)
             return spread_out(self.network((inputs - shift) / scale).float()) * scale[..., None] + shift[..., None]
@@ -77,7 +77,7 @@ def spread_out(raw: Tensor) -> Tensor:
 class Head(nn.Module):
     """The last layer: the point forecast, and distances to the other levels that leave all else untouched.
 
-    The distances are learnt from the features as they are, without a gradient into them. So a network with intervals
+    The distances are learned from the features as they are, without a gradient into them. So a network with intervals
     makes bit for bit the point forecasts of one without.
     """
 
@@ -183,7 +183,7 @@ class DLinear(nn.Module):
 
 
 def moving_average(rows: Tensor, kernel: int) -> Tensor:
-    """Centred means over `kernel` (odd) values, the ends repeated: [N, columns, rows], same shape."""
+    """Centerd means over `kernel` (odd) values, the ends repeated: [N, columns, rows], same shape."""
     padded = F.pad(rows, (kernel // 2, kernel // 2), mode="replicate")
     return F.avg_pool1d(padded, kernel, stride=1)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core import plots
 
 Array = NDArray[np.float64]
-COLOURS = ("tab:blue", "tab:orange", "tab:grey", "tab:green")
+COLORS = ("tab:blue", "tab:orange", "tab:gray", "tab:green")
 
 
 def forecast_grid(panels: Sequence[Mapping[str, Any]], levels: Sequence[float], path: Path, *, title: str) -> None:
@@ -27,7 +27,7 @@ def forecast_grid(panels: Sequence[Mapping[str, Any]], levels: Sequence[float], 
         ahead = np.arange(1, len(forecast) + 1)
         axis.plot(np.arange(1 - len(history), 1), history, color="black", linewidth=0.9, label="history")
         if panel["truth"] is not None:
-            axis.plot(ahead, panel["truth"], color="tab:grey", linewidth=0.9, label="truth")
+            axis.plot(ahead, panel["truth"], color="tab:gray", linewidth=0.9, label="truth")
         axis.plot(ahead, forecast[:, middle], color="tab:blue", linewidth=1.3, label="forecast")
         for k in range(middle):
             label = f"{100 * (levels[-1 - k] - levels[k]):.0f} % interval"
@@ -50,11 +50,11 @@ def errors(results: Mapping[str, Mapping[str, Any]], begins: Sequence[str], path
     for k, (name, result) in enumerate(results.items()):
         steps = result["mse_by_step"]
         by_step.plot(
-            range(1, len(steps) + 1), steps, color=COLOURS[k], linewidth=1.3, label=f"{name} {result['mse']:.4f}"
+            range(1, len(steps) + 1), steps, color=COLORS[k], linewidth=1.3, label=f"{name} {result['mse']:.4f}"
         )
         at = np.arange(len(begins)) + (k - (len(results) - 1) / 2) * width
-        by_part.bar(at, [part["mse"] for part in result["backtest"]], width, color=COLOURS[k], label=name)
-    by_step.set(title="by step ahead", xlabel="rows ahead", ylabel="MSE, standardised", ylim=(0, None))
+        by_part.bar(at, [part["mse"] for part in result["backtest"]], width, color=COLORS[k], label=name)
+    by_step.set(title="by step ahead", xlabel="rows ahead", ylabel="MSE, standardized", ylim=(0, None))
     by_part.set(title="backtest: parts of the test, by where forecasts begin", xticks=range(len(begins)))
     by_part.set_xticklabels([text.replace(" ", "\n").replace("T", "\n") for text in begins], fontsize=7)
     for axis in grid[0]:
@@ -67,13 +67,13 @@ def calibration(result: Mapping[str, Any], path: Path) -> None:
     """Levels against how often the truth lay below, and the outermost interval's coverage by step ahead."""
     drawn, grid = plots.figure(9.5, 3.8, 1, 2)
     left, right = grid[0]
-    left.plot([0, 1], [0, 1], color="tab:grey", linewidth=0.8, linestyle="--")
+    left.plot([0, 1], [0, 1], color="tab:gray", linewidth=0.8, linestyle="--")
     left.plot(result["levels"], result["share_below"], "o-", color="tab:blue")
     left.set(title="share of truths below a level", xlabel="level", ylabel="share", xlim=(0, 1), ylim=(0, 1))
     steps = result["coverage_by_step"]
     right.plot(range(1, len(steps) + 1), steps, color="tab:blue", linewidth=1.3)
     wanted = result["coverage_wanted"]
-    right.axhline(wanted, color="tab:grey", linewidth=0.8, linestyle="--")
+    right.axhline(wanted, color="tab:gray", linewidth=0.8, linestyle="--")
     title = f"inside the {100 * wanted:.0f} % interval: {100 * result['coverage']:.1f} %"
     right.set(title=title, xlabel="rows ahead", ylabel="share", ylim=(0, 1))
     for axis in grid[0]:

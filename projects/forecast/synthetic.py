@@ -1,7 +1,7 @@
 """Generated hourly loads, a stand-in for measured series that needs no download.
 
 Four related columns: a daily shape that changes at weekends, a year's swing, a slow trend, sudden shifts of level that
-stay, and noise that remembers its past and is louder by day and in windy spells. The season can be learnt, the shifts
+stay, and noise that remembers its past and is louder by day and in windy spells. The season can be learned, the shifts
 cannot be foreseen, and no column is the same as another.
 """
 

@@ -64,7 +64,7 @@ def train_step(
 
 
 def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, config: Config) -> dict[str, float]:
-    """Standardised errors of the point forecast, and the loss, over all windows of a loader and all ranks."""
+    """Standardized errors of the point forecast, and the loss, over all windows of a loader and all ranks."""
     means = Mean()
     for forecast, targets in forecasts(loader, network, accelerator):
         error = forecast[..., len(config.levels) // 2] - targets
@@ -186,7 +186,7 @@ def finish(
         raise RunError("the smoke run does not beat seasonal-naive", where, "see its metrics")
     write_atomically(run.path / "test.json", json.dumps(results, indent=1).encode())
     draw(run, data, network, accelerator, scores, results)
-    run.summarise(
+    run.summarize(
         {
             **summary_of(results, config),
             "num_test_windows": len(data.test),

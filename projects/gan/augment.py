@@ -38,8 +38,8 @@ def color(images: Tensor) -> Tensor:
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, dtype=images.dtype, device=images.device)
     images = images + (brightness - 0.5)
     if images.shape[1] > 1:
-        grey = images.mean(1, keepdim=True)
-        images = grey + (images - grey) * (2 * saturation)
+        gray = images.mean(1, keepdim=True)
+        images = gray + (images - gray) * (2 * saturation)
     mean = images.mean((1, 2, 3), keepdim=True)
     result: Tensor = mean + (images - mean) * (contrast + 0.5)
     return result
@@ -58,11 +58,11 @@ def translation(images: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor) -> Tensor:
-    """A square of half the side is 0; its centre may be anywhere."""
+    """A square of half the side is 0; its center may be anywhere."""
     num, _, height, width = images.shape
     half = max(1, round(HOLE * height / 2))
-    centres = torch.randint(0, height, (2, num, 1), device=images.device)
-    rows = (torch.arange(height, device=images.device) - centres[0]).abs() < half
-    columns = (torch.arange(width, device=images.device) - centres[1]).abs() < half
+    centers = torch.randint(0, height, (2, num, 1), device=images.device)
+    rows = (torch.arange(height, device=images.device) - centers[0]).abs() < half
+    columns = (torch.arange(width, device=images.device) - centers[1]).abs() < half
     hole = rows[:, None, :, None] & columns[:, None, None, :]
     return images * (~hole).to(images.dtype)

@@ -11,12 +11,12 @@ from projects.gan.assessment import Assessment
 from projects.gan.config import INCEPTION_FILE, Config
 
 
-def draw_all(run: RunFolder[Config], drawing: pictures.Draw, samples: Tensor, neighbours: Tensor, floor: float) -> None:
+def draw_all(run: RunFolder[Config], drawing: pictures.Draw, samples: Tensor, neighbors: Tensor, floor: float) -> None:
     """Samples, interpolation, nearest training pictures, the moving picture, curves."""
     folder, num_classes = run.path / "plots", run.facts["num_classes"]
     pictures.fixed_grid(drawing, run.config, num_classes, folder / "samples.png")
     pictures.interpolation(drawing, run.config, num_classes, folder / "interpolation.png")
-    pictures.nearest(samples, neighbours, folder / "nearest.png")
+    pictures.nearest(samples, neighbors, folder / "nearest.png")
     pictures.animation(folder / "samples", folder / "training.webp")
     plots.curves(run.path, ["loss", "generator_loss", "recall", "diversity"])
     pictures.distance_curve(run.path, floor, run.facts["judge"]["title"])
@@ -37,7 +37,7 @@ def report(run: RunFolder[Config], numbers: Mapping[str, float], found: Assessme
         lines.append(f"classes        {numbers['classes_covered']:.0f} of {len(run.facts['classes'])}{gone}{asked}")
     lines.append(
         f"copies         {numbers['copies']:.1%}; nearest training picture at {numbers['nearest_grey_levels']:.1f} "
-        f"grey levels, of held-out pictures at {numbers['nearest_grey_levels_held_out']:.1f}"
+        f"gray levels, of held-out pictures at {numbers['nearest_grey_levels_held_out']:.1f}"
     )
     if "fid" in numbers:
         lines.append(f"FID {numbers['fid']:.2f}, KID {numbers['kid']:.4f} ± {numbers['kid_deviation']:.4f}")

@@ -121,12 +121,12 @@ def synthetic(config: Config) -> tuple[Sequence[str], Pictures, Pictures | None]
 
 
 def digits(size: int) -> tuple[Sequence[str], Pictures, Pictures | None]:
-    """The 1,797 handwritten digits of 8×8 pixels, brought to another size, in grey."""
+    """The 1,797 handwritten digits of 8×8 pixels, brought to another size, in gray."""
     datasets: Any = importlib.import_module("sklearn.datasets")
     loaded = datasets.load_digits()
-    grey = torch.from_numpy(np.asarray(loaded.images, dtype=np.float32))[:, None] / 16
-    grey = F.interpolate(grey, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
-    pixels = (grey * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    gray = torch.from_numpy(np.asarray(loaded.images, dtype=np.float32))[:, None] / 16
+    gray = F.interpolate(gray, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
+    pixels = (gray * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     return [str(k) for k in range(10)], Pictures(pixels, torch.from_numpy(loaded.target.astype(np.int64))), None
 
 

@@ -31,7 +31,7 @@ from projects.gan.model import Generator, bake_weights
 from projects.gan.players import build_generator
 
 TASK = "image generation"
-GREY_LEVEL = 1 / 200  # of an output's largest value: a number between two bytes may become either of them
+GRAY_LEVEL = 1 / 200  # of an output's largest value: a number between two bytes may become either of them
 
 
 class Deployed(nn.Module):
@@ -83,12 +83,12 @@ def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
         output_shapes=[["batch", size, size, channels]],
         parity_inputs=[inputs(num, config.latent, num_classes) for num in (1, 2, 17, 64)],
         metadata=metadata,
-        tolerance=GREY_LEVEL,
+        tolerance=GRAY_LEVEL,
     )
     report = export_onnx(spec, output)
     worst = max(row["max_difference"] for row in report["checks"])
     print(f"{output}  {output.stat().st_size / 1e6:.2f} MB, the averaged generator of {folder.name}")
-    print(f"parity      {len(report['checks'])} batch sizes, largest difference {255 * worst:.1f} grey levels")
+    print(f"parity      {len(report['checks'])} batch sizes, largest difference {255 * worst:.1f} gray levels")
     print(f"next        python -m projects.gan.infer {output} --num 64 --seed 1 --output samples.png")
 
 

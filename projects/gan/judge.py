@@ -49,7 +49,7 @@ class SmallClassifier(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [N, C, S, S] → logits."""
+        """Normalized images [N, C, S, S] → logits."""
         logits: Tensor = self.head(self.stages(images).mean((2, 3)))
         return logits
 
@@ -75,12 +75,12 @@ class Judge:
             with evaluating(self.network):
                 for part in torch.split(pixels, AT_ONCE):
                     with accelerator.autocast():
-                        labels.append(self.network(self.normalised(part.to(accelerator.device))).argmax(1).cpu())
+                        labels.append(self.network(self.normalized(part.to(accelerator.device))).argmax(1).cpu())
         finally:
             handle.remove()
         return torch.cat([each.float().cpu() for each in features]), torch.cat(labels)
 
-    def normalised(self, pixels: Tensor) -> Tensor:
+    def normalized(self, pixels: Tensor) -> Tensor:
         """Pictures as the network takes them: its size, its channels, its mean and deviation."""
         x = pixels.permute(0, 3, 1, 2).float() / 255
         if x.shape[2] != self.size:
@@ -141,7 +141,7 @@ def learned(pictures: Pictures, classes: Sequence[str], what: str, config: Confi
         rows = torch.randint(0, len(pictures), (BATCH,)).to(accelerator.device)
         move = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
         with accelerator.autocast():
-            logits = network(judge.normalised(pictures.pixels[rows]).roll(move, (2, 3)))
+            logits = network(judge.normalized(pictures.pixels[rows]).roll(move, (2, 3)))
         loss = F.cross_entropy(logits.float(), pictures.labels[rows], label_smoothing=0.1)
         accelerator.step(loss, optimizer, scheduler=scheduler)
     accelerator.check()

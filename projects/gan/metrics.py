@@ -39,33 +39,33 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     return max(0.0, float(apart + first.covariance.trace() + second.covariance.trace() - 2 * cross))
 
 
-def precision_recall(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+def precision_recall(real: Tensor, fake: Tensor, neighbors: int = NEIGHBOURS) -> tuple[float, float]:
     """Share of fakes on the manifold of the real, and share of the real on the manifold of the fakes.
 
-    real, fake: features [N, D]. A manifold is the union of balls round its points that reach to the k-th neighbour.
+    real, fake: features [N, D]. A manifold is the union of balls round its points that reach to the k-th neighbor.
     """
     real, fake = real[:NUM_FOR_MANIFOLD], fake[:NUM_FOR_MANIFOLD]
     between = torch.cdist(real, fake, compute_mode="donot_use_mm_for_euclid_dist")
-    radius_real, radius_fake = (reach(points, neighbours) for points in (real, fake))
+    radius_real, radius_fake = (reach(points, neighbors) for points in (real, fake))
     precision = (between <= radius_real[:, None]).any(0).double().mean()
     recall = (between <= radius_fake[None]).any(1).double().mean()
     return float(precision), float(recall)
 
 
-def reach(points: Tensor, neighbours: int) -> Tensor:
-    """Distance of each point [N, D] to its k-th neighbour; it is not its own."""
+def reach(points: Tensor, neighbors: int) -> Tensor:
+    """Distance of each point [N, D] to its k-th neighbor; it is not its own."""
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    return distances.kthvalue(min(neighbours + 1, len(points)), dim=1).values
+    return distances.kthvalue(min(neighbors + 1, len(points)), dim=1).values
 
 
-def diversity(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> float:
-    """How far apart neighbours are among fakes, as a share of how far they are among as many real pictures.
+def diversity(real: Tensor, fake: Tensor, neighbors: int = NEIGHBOURS) -> float:
+    """How far apart neighbors are among fakes, as a share of how far they are among as many real pictures.
 
-    real, fake: features [N, D]. It is the median distance to the k-th neighbour: near 0 where the same few pictures
+    real, fake: features [N, D]. It is the median distance to the k-th neighbor: near 0 where the same few pictures
     come again and again, however many classes they are of.
     """
     num = min(NUM_FOR_MANIFOLD, len(real), len(fake))
-    medians = [float(reach(points[:num], neighbours).median()) for points in (fake, real)]
+    medians = [float(reach(points[:num], neighbors).median()) for points in (fake, real)]
     return medians[0] / max(medians[1], 1e-12)
 
 
@@ -82,14 +82,14 @@ def collapse(numbers: Mapping[str, float], num_classes: int) -> str | None:
     """What has collapsed, in words; None for samples that are varied enough. num_classes: 0 where nobody can tell."""
     if not numbers["diversity"] >= LEAST_DIVERSITY:
         share = f"{numbers['diversity']:.2f} of the distance between real pictures, under {LEAST_DIVERSITY:g}"
-        return f"samples are nearly alike (neighbours at {share})"
+        return f"samples are nearly alike (neighbors at {share})"
     if num_classes and numbers["classes_covered"] < LEAST_COVERED * num_classes:
         return f"only {numbers['classes_covered']:.0f} of {num_classes} classes are drawn"
     return None
 
 
 def nearest(pixels: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest training picture of each: its row int64 [N], and the root mean square distance in grey levels.
+    """The nearest training picture of each: its row int64 [N], and the root mean square distance in gray levels.
 
     pixels: uint8 [N, S, S, C]; training: uint8 [M, S, S, C].
     """

@@ -114,11 +114,11 @@ class Discriminator(nn.Module):
     """Pictures [N, channels, size, size] in [-1, 1] and labels int64 [N] → logits [N], high for real ones.
 
     num_classes: 0 looks at the pictures alone. width: channels of DCGAN's first layer; a ResNet has twice as many
-    everywhere. normalised: whether layers have spectral norm 1.
+    everywhere. normalized: whether layers have spectral norm 1.
     """
 
     def __init__(
-        self, architecture: Architecture, size: int, channels: int, width: int, num_classes: int, normalised: bool
+        self, architecture: Architecture, size: int, channels: int, width: int, num_classes: int, normalized: bool
     ) -> None:
         super().__init__()
         self.stages = nn.Sequential()
@@ -137,13 +137,13 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(channels, 1)
         self.classes = nn.Embedding(num_classes, channels) if num_classes else None
         begin_orthogonal(self)
-        if normalised:
-            normalise_weights(self)
+        if normalized:
+            normalize_weights(self)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits."""
-        with parametrize.cached():  # each weight is normalised once a pass
-            normalised_weights(self, images.device.type)
+        with parametrize.cached():  # each weight is normalized once a pass
+            normalized_weights(self, images.device.type)
             features = self.stages(images).sum((2, 3))
             logits: Tensor = self.head(features)[:, 0]
             if self.classes is not None:
@@ -179,20 +179,20 @@ def begin_orthogonal(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
 
 
-def normalise_weights(module: nn.Module) -> None:
+def normalize_weights(module: nn.Module) -> None:
     """Gives every layer's weight spectral norm 1 from here on."""
     for part in weighted(module):
         spectral_norm(part)
 
 
-def normalised_weights(module: nn.Module, device_type: str) -> list[Tensor]:
-    """Normalises all weights now, in float32 whatever precision the pass computes in; they are then in the cache."""
+def normalized_weights(module: nn.Module, device_type: str) -> list[Tensor]:
+    """Normalizes all weights now, in float32 whatever precision the pass computes in; they are then in the cache."""
     with torch.autocast(device_type, enabled=False):
         return [part.weight for part in weighted(module) if parametrize.is_parametrized(part, "weight")]
 
 
 def bake_weights(module: nn.Module) -> None:
-    """Puts plain weights in the place of normalised ones, as they are in evaluation mode."""
+    """Puts plain weights in the place of normalized ones, as they are in evaluation mode."""
     module.eval()
     for part in weighted(module):
         if parametrize.is_parametrized(part, "weight"):

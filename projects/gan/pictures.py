@@ -59,7 +59,7 @@ def distance_curve(run_path: Path, floor: float, title: str) -> None:
     drawn, grid = plots.figure(6.4, 4.0)
     axis = grid[0, 0]
     axis.plot(*zip(*points, strict=True), "o-", linewidth=1.3, markersize=3, label="samples")
-    axis.axhline(floor, linestyle="--", color="grey", label="held-out real pictures")
+    axis.axhline(floor, linestyle="--", color="gray", label="held-out real pictures")
     axis.set(xlabel="step", ylabel="Fréchet distance", yscale="log")
     axis.set_title(title, fontsize=8)
     axis.grid(alpha=0.3)

@@ -13,7 +13,7 @@ from core.optim import Ema, decay_groups, one_cycle
 from core.randomness import seed_all
 from core.trainer import Stateful
 from projects.gan.config import Config
-from projects.gan.model import Discriminator, Generator, normalise_weights
+from projects.gan.model import Discriminator, Generator, normalize_weights
 
 BETA2 = 0.99
 
@@ -81,12 +81,12 @@ def build_generator(config: Config, facts: Mapping[str, Any]) -> Generator:
     architecture, channels, num_classes = facts["architecture"], facts["channels"], facts["num_classes"]
     generator = Generator(architecture, config.size, channels, config.latent, config.width, num_classes)
     if config.spectral_norm == "both":
-        normalise_weights(generator)
+        normalize_weights(generator)
     return generator
 
 
 def build_discriminator(config: Config, facts: Mapping[str, Any]) -> Discriminator:
     """The discriminator that settings and a run's facts describe."""
     architecture, channels, num_classes = facts["architecture"], facts["channels"], facts["num_classes"]
-    normalised = config.spectral_norm != "none"
-    return Discriminator(architecture, config.size, channels, config.width, num_classes, normalised)
+    normalized = config.spectral_norm != "none"
+    return Discriminator(architecture, config.size, channels, config.width, num_classes, normalized)

@@ -1,6 +1,6 @@
-"""Drawn pictures that need no download: one shape of four in a bright colour on a dark ground, anywhere and turned.
+"""Drawn pictures that need no download: one shape of four in a bright color on a dark ground, anywhere and turned.
 
-The outline is the class; colour, place, size and angle are free, so a generator that copies or repeats one picture is
+The outline is the class; color, place, size and angle are free, so a generator that copies or repeats one picture is
 found out by its diversity.
 """
 
@@ -26,7 +26,7 @@ def draw_pictures(num: int, seed: int, size: int) -> tuple[NDArray[np.uint8], ND
         rows = labels == label
         distance[rows] = outline(name, u[rows], v[rows], reach[rows])
     cover = np.clip(0.5 - distance * size / 2, 0, 1)[..., None]
-    pictures = ground(random, num) * (1 - cover) + colour(random, num) * cover
+    pictures = ground(random, num) * (1 - cover) + color(random, num) * cover
     return (pictures * 255 + 0.5).astype(np.uint8), labels
 
 
@@ -45,8 +45,8 @@ def outline(name: str, u: Array, v: Array, reach: Array) -> Array:
     return distance
 
 
-def colour(random: np.random.Generator, num: int) -> Array:
-    """Bright colours of any hue, float32 [num, 1, 1, 3]."""
+def color(random: np.random.Generator, num: int) -> Array:
+    """Bright colors of any hue, float32 [num, 1, 1, 3]."""
     hue = random.uniform(0, 6, (num, 1, 1, 1))
     value = random.uniform(0.75, 1, (num, 1, 1, 1))
     wave = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
@@ -55,5 +55,5 @@ def colour(random: np.random.Generator, num: int) -> Array:
 
 
 def ground(random: np.random.Generator, num: int) -> Array:
-    """Dark colours, float32 [num, 1, 1, 3]."""
+    """Dark colors, float32 [num, 1, 1, 3]."""
     return random.uniform(0, 0.25, (num, 1, 1, 3)).astype(np.float32)

@@ -51,7 +51,7 @@ def train_step(
 ) -> dict[str, Tensor]:
     """One batch: the discriminator's update, then the generator's. Returns both losses and the mean logits.
 
-    "loss" is the discriminator's. Real and drawn pictures go through it together, so that they are normalised alike.
+    "loss" is the discriminator's. Real and drawn pictures go through it together, so that they are normalized alike.
     """
     images, labels = batch
     noise = torch.randn(len(images), config.latent, device=images.device)
@@ -164,14 +164,14 @@ def finish(
     if smoke and not numbers["frechet_share"] < SMOKE_DISTANCE_SHARE:
         where = f"Fréchet distance {numbers['frechet_untrained']:.3g} → {numbers['frechet']:.3g}"
         raise RunError("the smoke run did not learn", where, "see its metrics")
-    copying, neighbours = assessor.copying(found.pixels)
+    copying, neighbors = assessor.copying(found.pixels)
     numbers.update(copying)
     if inception is not None:
         real = data.held_out.pixels[assessor.held_out_rows[:num]].cpu()
         numbers.update(fid_kid(inception, real, found.pixels, accelerator.device))
     drawing = partial(draw, generator, accelerator=accelerator)
-    draw_all(run, drawing, found.pixels, neighbours, numbers["frechet_real"])
-    run.summarise(
+    draw_all(run, drawing, found.pixels, neighbors, numbers["frechet_real"])
+    run.summarize(
         {
             **numbers,
             "collapsed": found.collapsed is not None,

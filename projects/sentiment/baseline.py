@@ -1,4 +1,4 @@
-"""A bag of words to compare with: logistic regression on weighted single words and pairs of neighbours.
+"""A bag of words to compare with: logistic regression on weighted single words and pairs of neighbors.
 
 Weights: 1 + log of the count in the text, times the logarithm of the inverse share of texts that have the word, each
 text scaled to length 1 (Salton and Buckley 1988). Fitted by L-BFGS; the strength of the L2 penalty is chosen on the
@@ -52,7 +52,7 @@ def measure_baseline(data: Data) -> dict[str, float]:
 
 
 def count(text: str) -> Counter[str]:
-    """How often each word and each pair of neighbours is in a text."""
+    """How often each word and each pair of neighbors is in a text."""
     words = split_words(text)
     return Counter([*words, *(f"{a} {b}" for a, b in pairwise(words))])
 

@@ -51,7 +51,7 @@ def read_sst2() -> dict[str, list[Row]]:
 
 
 def read_imdb() -> dict[str, list[Row]]:
-    """The labelled reviews of both parts. Raises UserError for other content."""
+    """The labeled reviews of both parts. Raises UserError for other content."""
     path, names = fetch(IMDB), {"neg": "negative", "pos": "positive"}
     found: dict[tuple[str, str], list[Row]] = {(part, name): [] for part in ("train", "test") for name in names}
     with tarfile.open(path) as archive:  # members are read as streams, in the archive's order

@@ -83,12 +83,12 @@ class Reader(nn.Module):
         if pooling != "attention":
             del self.attention
         self.head = nn.Linear(2 * hidden_size, num_classes)
-        self.initialise()
+        self.initialize()
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Orthogonal recurrent matrices, and gates that remember. Embeddings that are not too small: from a smaller
-        scale training takes long to get away, and words that are rare are learnt by heart sooner."""
+        scale training takes long to get away, and words that are rare are learned by heart sooner."""
         nn.init.normal_(self.embedding.weight, std=0.5)
         self.embedding.weight[PAD].zero_()
         for lstm in (*self.forwards, *self.backwards):

@@ -37,7 +37,7 @@ def draw_reliability(ways: dict[str, NDArray[np.float32]], labels: NDArray[np.in
     drawn, grid = plots.figure(5.2, 5.0)
     axis = grid[0, 0]
     lowest = 1 / next(iter(ways.values())).shape[1]
-    axis.plot([lowest, 1], [lowest, 1], color="grey", linewidth=1, linestyle="--", label="ideal")
+    axis.plot([lowest, 1], [lowest, 1], color="gray", linewidth=1, linestyle="--", label="ideal")
     for name, probabilities in ways.items():
         _, confidence, right = zip(*reliability(probabilities, labels), strict=True)
         error = calibration_error(probabilities, labels)
@@ -59,7 +59,7 @@ def draw_lengths(lengths: NDArray[np.int64], right: NDArray[np.bool_], run_path:
     drawn, grid = plots.figure(5.6, 4.2)
     axis = grid[0, 0]
     axis.errorbar(middle, share, yerr=error, fmt="o-", capsize=3, linewidth=1.3, markersize=4)
-    axis.axhline(float(right.mean()), color="grey", linewidth=1, linestyle="--")
+    axis.axhline(float(right.mean()), color="gray", linewidth=1, linestyle="--")
     title = f"Accuracy by length, {len(lengths):,} texts in {len(groups)} equal groups"
     axis.set(title=title, xlabel="tokens of a text (median of its group)", ylabel="accuracy")
     axis.grid(alpha=0.3)

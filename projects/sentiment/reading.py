@@ -19,7 +19,7 @@ SPLITS = {
     "dev": ("dev", "val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-LEFT_OUT = ("unsup",)  # the unlabelled texts in the folder of the IMDB reviews
+LEFT_OUT = ("unsup",)  # the unlabeled texts in the folder of the IMDB reviews
 MAX_CHARACTERS, MAX_LABEL_CHARACTERS = 1_000_000, 100
 
 

@@ -238,7 +238,7 @@ def finish(
         baseline = measure_baseline(data)
         summary |= {f"baseline_{part}_accuracy": value for part, value in baseline.items()}
         compared = f"bag of words   {baseline[name]:.4f} on the same texts (val accuracy {baseline['val']:.4f})\n"
-    run.summarise(summary)
+    run.summarize(summary)
     print(
         f"\n{name} accuracy  {accuracy:.4f} on {len(split):,} texts, weights of step {loop.best_step} "
         f"(val accuracy {val_accuracy:.4f})\n{compared}run folder     {run.path}  "

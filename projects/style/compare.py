@@ -1,4 +1,4 @@
-"""The network against optimisation: the losses that both reach on the same held-out photographs, and their time."""
+"""The network against optimization: the losses that both reach on the same held-out photographs, and their time."""
 
 import time
 from pathlib import Path
@@ -23,38 +23,38 @@ def compare(
     network: nn.Module, photographs: Tensor, perceptual: Perceptual, accelerator: Accelerator, run_path: Path
 ) -> dict[str, float]:
     """Mean losses over photographs [N, 3, H, W] in all styles, milliseconds a picture; plots/comparison.png."""
-    losses: dict[str, list[Tensor]] = {"network": [], "optimised": []}
+    losses: dict[str, list[Tensor]] = {"network": [], "optimized": []}
     accelerator.micro_batch(0, 1)  # each step by itself, whatever the training accumulated
     seconds, rows = 0.0, []
     for photograph in torch.split(photographs, 1):
         for number in range(perceptual.num_styles):
             style = torch.tensor([number], device=photograph.device)
             began = time.perf_counter()
-            optimised = optimise(photograph, style, perceptual, accelerator)
+            optimized = optimize(photograph, style, perceptual, accelerator)
             seconds += time.perf_counter() - began
             with evaluating(network), accelerator.autocast():
                 painted = network(photograph, one_hot(style, perceptual.num_styles)).float()
             with torch.inference_mode():
                 losses["network"].append(perceptual(painted, photograph, style).loss)
-                losses["optimised"].append(perceptual(optimised, photograph, style).loss)
-            rows.append([photograph, painted, optimised])
+                losses["optimized"].append(perceptual(optimized, photograph, style).loss)
+            rows.append([photograph, painted, optimized])
     pictures.table(rows, ["photograph", "network", f"{NUM_STEPS} steps"], run_path / "plots" / "comparison.png")
     means = {name: float(torch.cat(values).mean()) for name, values in losses.items()}
     milliseconds = time_of_network(network, photographs[:1], perceptual.num_styles, accelerator)
-    optimised_milliseconds = 1e3 * seconds / len(rows)
+    optimized_milliseconds = 1e3 * seconds / len(rows)
     return {
         "num_compared": len(rows),
         "network_loss": means["network"],
-        "optimised_loss": means["optimised"],
-        "loss_ratio": means["network"] / means["optimised"],
+        "optimized_loss": means["optimized"],
+        "loss_ratio": means["network"] / means["optimized"],
         "network_milliseconds": milliseconds,
-        "optimised_milliseconds": optimised_milliseconds,
-        "times_faster": optimised_milliseconds / milliseconds,
+        "optimized_milliseconds": optimized_milliseconds,
+        "times_faster": optimized_milliseconds / milliseconds,
     }
 
 
-def optimise(photograph: Tensor, style: Tensor, perceptual: Perceptual, accelerator: Accelerator) -> Tensor:
-    """A photograph [1, 3, H, W] after NUM_STEPS steps towards a style: what `--method optimise` does."""
+def optimize(photograph: Tensor, style: Tensor, perceptual: Perceptual, accelerator: Accelerator) -> Tensor:
+    """A photograph [1, 3, H, W] after NUM_STEPS steps towards a style: what `--method optimize` does."""
     picture = Picture(photograph)
     optimizer = Adam(picture.parameters(), lr=LR, fused=True)
     scheduler = LambdaLR(optimizer, warmup_cosine(NUM_STEPS, 0, final=0.01))

@@ -12,7 +12,7 @@ PROJECT = "style"
 SYNTHETIC = "synthetic"
 VGGS = ("vgg16", "vgg19")
 MAX_STYLES = 64
-STEPS_OF_AN_EPOCH = 25  # of optimise, which has one batch
+STEPS_OF_AN_EPOCH = 25  # of optimize, which has one batch
 # What --smoke puts in place of the defaults: under a minute on two CPU cores.
 SMOKE = {
     "data": SYNTHETIC,
@@ -36,11 +36,11 @@ SMOKE = {
 class Config(RunConfig):
     """Fields beyond core's: the way, the styles, what losses look at and weigh, the network, the crops."""
 
-    method: Literal["feedforward", "optimise"] = option(
+    method: Literal["feedforward", "optimize"] = option(
         "feedforward", "train a network for all photographs, or change the pixels of one"
     )
     data: str = option(
-        SYNTHETIC, "synthetic, a folder of photographs (train/ and val/ where there are such), or a file for optimise"
+        SYNTHETIC, "synthetic, a folder of photographs (train/ and val/ where there are such), or a file for optimize"
     )
     style: str = option(SYNTHETIC, "pictures or a folder of them, `A.jpg B.jpg` or `A.jpg,B.jpg`; synthetic: drawn")
     features: Literal["random", "vgg16", "vgg19"] = option(
@@ -50,9 +50,9 @@ class Config(RunConfig):
     content_weight: float = option(1.0, "weight of the content loss", low=0)
     style_weight: float = option(5.0, "weight of the style loss", low=0)
     tv_weight: float = option(3.0, "weight of total variation, which smooths", low=0)
-    epochs: int = option(12, "passes over the photographs; of optimise, 25 steps each", low=1, harmless=True)
+    epochs: int = option(12, "passes over the photographs; of optimize, 25 steps each", low=1, harmless=True)
     batch_size: int = option(2, "crops of one forward pass, over all ranks together", low=1)
-    lr: float = option(0.0, "peak learning rate; 0: 0.003, of optimise 0.03", low=0)
+    lr: float = option(0.0, "peak learning rate; 0: 0.003, of optimize 0.03", low=0)
     warmup: float = option(
         0.05, "share of the training in which the rate rises; then it falls as a cosine", low=0, below=1
     )
@@ -62,7 +62,7 @@ class Config(RunConfig):
     width: int = option(16, "channels at full size; twice at half, four times at quarter size", low=4, high=128)
     blocks: int = option(5, "residual blocks at quarter size", low=1, high=16)
     image_size: int = option(
-        256, "shorter side of a photograph in memory, in pixels; of optimise, of the result", low=32, high=2048
+        256, "shorter side of a photograph in memory, in pixels; of optimize, of the result", low=32, high=2048
     )
     crop_size: int = option(192, "side of a training crop, in pixels", low=32, high=1024)
     crops: int = option(5, "crops of each photograph in an epoch", low=1, high=1000)
@@ -73,21 +73,21 @@ class Config(RunConfig):
     num_held_out: int = option(8, "photographs that are held out, where there is no val/", low=1, high=1000)
     num_synthetic: int = option(64, "photographs that `synthetic` draws", low=16, high=100_000)
     compare: int = option(
-        0, "held-out photographs to optimise as well, in 300 steps, for comparison", low=0, high=1000, harmless=True
+        0, "held-out photographs to optimize as well, in 300 steps, for comparison", low=0, high=1000, harmless=True
     )
 
     @property
     def peak_lr(self) -> float:
         """The learning rate, of the method where none is given."""
-        return self.lr or (0.03 if self.method == "optimise" else 0.003)
+        return self.lr or (0.03 if self.method == "optimize" else 0.003)
 
     def check(self) -> None:
         """Raises UserError for data, styles or features that cannot be."""
         self.check_data()
         if self.weights is not None and self.features not in VGGS:
             raise UserError("weights without a VGG", f"--weights {self.weights}", "add --features vgg19 or vgg16")
-        if self.method == "optimise" and self.compare:
-            raise UserError("optimise has nothing to compare with", f"--compare {self.compare}", "leave it out")
+        if self.method == "optimize" and self.compare:
+            raise UserError("optimize has nothing to compare with", f"--compare {self.compare}", "leave it out")
         if self.method == "feedforward" and self.crop_size > self.image_size:
             where = f"--crop-size {self.crop_size} --image-size {self.image_size}"
             raise UserError("a crop is larger than a photograph", where, "give a smaller crop")
@@ -96,7 +96,7 @@ class Config(RunConfig):
 
     def check_data(self) -> None:
         """Raises UserError for photographs or styles that are not there."""
-        path, is_one = Path(self.data), self.method == "optimise"
+        path, is_one = Path(self.data), self.method == "optimize"
         if self.data != SYNTHETIC and not (self.data and (path.is_file() if is_one else path.is_dir())):
             kind = "a picture" if is_one else "a folder of photographs"
             raise UserError("unknown data", f"--data {self.data}", f"give {kind}, or synthetic")
@@ -105,7 +105,7 @@ class Config(RunConfig):
             if name != SYNTHETIC and not (name and Path(name).exists()):
                 raise UserError("no such style picture", f"--style {name}", "give pictures, a folder, or synthetic")
         if is_one and (len(styles) > 1 or Path(styles[0]).is_dir()):
-            raise UserError("optimise takes one style", f"--style {self.style}", "give one picture")
+            raise UserError("optimize takes one style", f"--style {self.style}", "give one picture")
 
     def styles(self) -> Sequence[str]:
         """The names in --style."""

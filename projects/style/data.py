@@ -165,7 +165,7 @@ class Squares:
 
 
 class Repeated:
-    """The loader of optimise: one batch, again and again."""
+    """The loader of optimize: one batch, again and again."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -179,7 +179,7 @@ class Repeated:
 
 
 def load_content(config: Config) -> Tensor:
-    """The photograph of optimise, float32 [1, 3, H, W], its shorter side as the settings say."""
+    """The photograph of optimize, float32 [1, 3, H, W], its shorter side as the settings say."""
     if config.data == SYNTHETIC:
         return to_image(synthetic.draw_landscapes(1, config.seed, config.image_size)[0])
     return to_image(resized(images.decode(Path(config.data)), config.image_size))

@@ -1,7 +1,7 @@
 """Exports a run's network: python -m projects.style.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes uint8 pictures [N, H, W, 3] of any size from 16×16, the styles' weights and how much of the photograph's
-colours to keep, and gives pictures of the same size. An instance norm looks at the whole picture, so a part of it does
+colors to keep, and gives pictures of the same size. An instance norm looks at the whole picture, so a part of it does
 not become what it is in the whole. For that the graph also gives the means and deviations that its norms have found,
 and takes those of another pass in their place: with them, tiles fit together without seams.
 """
@@ -49,10 +49,10 @@ class Deployed(nn.Module):
         self.register_buffer("luminance", torch.tensor(LUMINANCE)[:, None, None])
         self.luminance: Tensor
 
-    def forward(self, image: Tensor, blend: Tensor, keep_colours: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, blend: Tensor, keep_colors: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
         """Painted pictures, uint8 [N, H, W, 3], and the statistics of every norm, float32 [N, 2, channels].
 
-        image: uint8 [N, H, W, 3]. blend: float32 [N, num_styles]. keep_colours: float32 [N], from 0 to 1, the
+        image: uint8 [N, H, W, 3]. blend: float32 [N, num_styles]. keep_colors: float32 [N], from 0 to 1, the
         photograph's. statistics: float32 [N, 2, channels] to use, or [0, 2, channels] for those of the picture itself.
         """
         photograph = image.permute(0, 3, 1, 2).float() / 255
@@ -60,7 +60,7 @@ class Deployed(nn.Module):
         painted = self.network(photograph, blend, norm)
         # The photograph with the painting's luminance: the same is added to red, green and blue.
         change = ((painted - photograph) * self.luminance).sum(1, keepdim=True)
-        painted = painted + keep_colours[:, None, None, None] * (photograph + change - painted)
+        painted = painted + keep_colors[:, None, None, None] * (photograph + change - painted)
         pixels = (255 * painted).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1), norm.found()
 
@@ -106,25 +106,25 @@ def num_channels(network: StyleNet) -> int:
 
 
 def random_inputs(deployed: Deployed, num: int, height: int, width: int, num_given: int) -> tuple[Tensor, ...]:
-    """Noise, a blend of styles, colours kept in part, and statistics of `num_given` other pictures of noise."""
+    """Noise, a blend of styles, colors kept in part, and statistics of `num_given` other pictures of noise."""
     network, generator = deployed.network, torch.Generator().manual_seed(height * width)
     image = torch.randint(0, 256, (num, height, width, 3), dtype=torch.uint8, generator=generator)
     blend = torch.rand(num, network.num_styles, generator=generator)
-    blend, keep_colours = blend / blend.sum(1, keepdim=True), torch.rand(num, generator=generator)
+    blend, keep_colors = blend / blend.sum(1, keepdim=True), torch.rand(num, generator=generator)
     statistics = torch.zeros(0, 2, num_channels(network))
     if num_given:
         others = random_inputs(deployed, num_given, 2 * MIN_SIDE, 3 * MIN_SIDE, 0)
         with torch.no_grad():
             statistics = deployed(*others)[1]
-    return image, blend, keep_colours, statistics
+    return image, blend, keep_colors, statistics
 
 
 def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
     """Writes the ONNX file and its parity report, and measures the time of a picture."""
     folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
     config = from_plain(Config, run["config"], run_dir / "run.json")
-    if config.method == "optimise":
-        raise UserError("a run of optimise has no network", run_dir, f"its picture is {run_dir / 'result.png'}")
+    if config.method == "optimize":
+        raise UserError("a run of optimize has no network", run_dir, f"its picture is {run_dir / 'result.png'}")
     output = output_path(run_dir, output)
     facts = run["facts"]
     deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
@@ -153,7 +153,7 @@ def metadata_of(deployed: Deployed, run_dir: Path, run: dict[str, Any], step: in
         "stride": STRIDE,
         "min_side": MIN_SIDE,
         "input": "image: uint8 [batch, height, width, 3], RGB; blend: float32 [batch, styles], summing to 1; "
-        "keep_colours: float32 [batch], 0 to 1; statistics: float32 [0, 2, channels], or [batch, 2, channels] to use",
+        "keep_colors: float32 [batch], 0 to 1; statistics: float32 [0, 2, channels], or [batch, 2, channels] to use",
         "output": "painted: uint8 [batch, height, width, 3]; found: float32 [batch, 2, channels], of the norms",
     }
 
@@ -165,7 +165,7 @@ def spec_of(deployed: Deployed, metadata: dict[str, Any]) -> ExportSpec:
     return ExportSpec(
         module=deployed,
         example=random_inputs(deployed, 2, 37, 50, 3),
-        input_names=["image", "blend", "keep_colours", "statistics"],
+        input_names=["image", "blend", "keep_colors", "statistics"],
         output_names=["painted", "found"],
         dynamic_shapes=({0: "batch", 1: "height", 2: "width"}, free, free, {0: "given"}),
         output_shapes=[["batch", "height", "width", 3], ["batch", 2, num_channels(network)]],
@@ -176,7 +176,7 @@ def spec_of(deployed: Deployed, metadata: dict[str, Any]) -> ExportSpec:
             random_inputs(deployed, 2, 121, 90, 2),
         ],
         metadata=metadata,
-        tolerance=1.01 / 255,  # one grey level: a value between two may be rounded either way
+        tolerance=1.01 / 255,  # one gray level: a value between two may be rounded either way
     )
 
 

@@ -32,9 +32,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="photographs, or folders of photographs")
     parser.add_argument("--output", type=Path, required=True, help="a picture file, or a folder for many, with a sheet")
     parser.add_argument("--style", nargs="+", metavar="NAME[=WEIGHT]", help="style, or a blend (default: the first)")
-    colours = "keep the photograph's colours, all or a share of 0 to 1"
+    colors = "keep the photograph's colors, all or a share of 0 to 1"
     parser.add_argument(
-        "--keep-colours", type=real_number, nargs="?", const=1.0, default=0.0, metavar="SHARE", help=colours
+        "--keep-colors", type=real_number, nargs="?", const=1.0, default=0.0, metavar="SHARE", help=colors
     )
     parser.add_argument("--size", type=whole_number, metavar="N", help="longer side of the result, in pixels")
     tile = "side of the parts that larger photographs are painted in, in pixels (default: 1024)"
@@ -43,7 +43,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     arguments = parser.parse_args(argv)
     for flag, value, low, high in (
-        ("--keep-colours", arguments.keep_colours, 0, 1),
+        ("--keep-colors", arguments.keep_colors, 0, 1),
         ("--size", arguments.size, 1, 100_000),
         ("--tile", arguments.tile, 1, 8192),
         ("--threads", arguments.threads, 0, 1024),
@@ -64,7 +64,7 @@ def main() -> None:
     least = 4 * model.metadata["margin"]
     if arguments.tile < least:
         raise UserError("tiles that are mostly margin", f"--tile {arguments.tile}", f"give at least {least}")
-    painter = Painter(model, blend, arguments.keep_colours, arguments.tile)
+    painter = Painter(model, blend, arguments.keep_colors, arguments.tile)
     paint(painter, pairs, arguments.size, arguments.output)
 
 

@@ -1,9 +1,9 @@
 """The perceptual losses: how far a picture is from a photograph's content, and from a style's Gram matrices.
 
-Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Maps are centred on the style's means
+Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Maps are centered on the style's means
 before their products are taken (Novak and Nikulin 2016, arXiv 1605.04603), and each layer's distance is divided by the
 size of the style pictures' maps there, so that a weight means the same for all layers, features and styles. A
-photograph's own size would do for content too, but of an evenly grey wall it is nearly 0, and the loss has no bound.
+photograph's own size would do for content too, but of an evenly gray wall it is nearly 0, and the loss has no bound.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from cuda_ext import gram_matrix
 from projects.style.config import Config
 from projects.style.features import Features
 
-SMALLEST = 1e-6  # what is divided by, so that a style of one even colour has a finite loss
+SMALLEST = 1e-6  # what is divided by, so that a style of one even color has a finite loss
 
 
 class Losses(NamedTuple):
@@ -35,7 +35,7 @@ class Perceptual:
     def __init__(self, features: Features, styles: Sequence[Tensor], config: Config, accelerator: Accelerator) -> None:
         self.features, self.config, self.accelerator = features, config, accelerator
         self.num_styles = len(styles)
-        self.centres: list[Tensor] = []  # of each layer [num_styles, C, 1, 1]
+        self.centers: list[Tensor] = []  # of each layer [num_styles, C, 1, 1]
         self.grams: list[Tensor] = []  # [num_styles, C, C]
         with torch.no_grad(), accelerator.autocast():
             of_contents = [features.content(image) for image in styles]
@@ -44,9 +44,9 @@ class Perceptual:
             torch.stack([mean_square(each) for each in maps]).mean() for maps in zip(*of_contents, strict=True)
         ]
         for maps in zip(*of_styles, strict=True):
-            centres = [each.float().mean((2, 3), keepdim=True) for each in maps]
-            self.centres.append(torch.cat(centres))
-            grams = [gram_matrix(each.float() - centre) for each, centre in zip(maps, centres, strict=True)]
+            centers = [each.float().mean((2, 3), keepdim=True) for each in maps]
+            self.centers.append(torch.cat(centers))
+            grams = [gram_matrix(each.float() - center) for each, center in zip(maps, centers, strict=True)]
             self.grams.append(torch.cat(grams))
 
     def __call__(self, results: Tensor, photographs: Tensor, styles: Tensor) -> Losses:
@@ -63,8 +63,8 @@ class Perceptual:
         )
         style = torch.stack(
             [
-                gram_distance(gram_matrix(each.float() - centres[styles]), grams[styles])
-                for each, centres, grams in zip(maps, self.centres, self.grams, strict=True)
+                gram_distance(gram_matrix(each.float() - centers[styles]), grams[styles])
+                for each, centers, grams in zip(maps, self.centers, self.grams, strict=True)
             ]
         )
         return self.weighed(content.mean(0), style.mean(0), total_variation(results.float()))
@@ -87,7 +87,7 @@ def gram_distance(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbours, down and across: [N, 3, H, W] → [N]."""
+    """Mean absolute difference of neighbors, down and across: [N, 3, H, W] → [N]."""
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
     across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))
     return down + across

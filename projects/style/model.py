@@ -59,7 +59,7 @@ class StyleNet(nn.Module):
             x = layer(x, blend, norm, residual=earlier * shortcut.to(earlier.dtype))
         painted = torch.sigmoid(self.last(F.pad(x, [SIZE // 2] * 4, mode="reflect")))
         if self.training:
-            # An evenly coloured picture has no deviation that norms could divide by: through a chain of them its
+            # An evenly colored picture has no deviation that norms could divide by: through a chain of them its
             # gradients grow without bound. It has nothing to teach, so it gets none.
             even = (images == images[:, :, :1, :1]).all(3).all(2).all(1)
             painted = torch.where(even[:, None, None, None], painted.detach(), painted)

@@ -2,7 +2,7 @@
 
 Random filters at several scales are enough for textures (Ustyuzhaninov et al. 2017, arXiv 1606.00021). These stand on a
 Laplacian pyramid (Burt and Adelson 1983), which gives fine detail the same say as large forms, and have a second layer,
-and random functions of colour beside them. The content is what is left of light and dark when the local contrast is
+and random functions of color beside them. The content is what is left of light and dark when the local contrast is
 taken out (Jarrett et al. 2009, "What is the best multi-stage architecture for object recognition?").
 """
 
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NUM_OCTAVES, COLOUR_OCTAVES = 4, 3
-SPREAD = 0.25  # of colours about grey, and 4 times that of a band of the pyramid: what the filters' gains are made for
+NUM_OCTAVES, COLOR_OCTAVES = 4, 3
+SPREAD = 0.25  # of colors about gray, and 4 times that of a band of the pyramid: what the filters' gains are made for
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -22,7 +22,7 @@ class RandomFeatures(nn.Module):
 
     description = "random multi-scale filters (not pretrained)"
 
-    def __init__(self, channels: int = 32, deep_channels: int = 48, colours: int = 24) -> None:
+    def __init__(self, channels: int = 32, deep_channels: int = 48, colors: int = 24) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(20170)
 
@@ -33,14 +33,14 @@ class RandomFeatures(nn.Module):
         for octave in range(NUM_OCTAVES):
             size = 7 if octave else 5
             bands = normal(channels, 3, size, size)
-            bands -= bands.mean((1, 2, 3), keepdim=True)  # blind to evenly coloured areas
+            bands -= bands.mean((1, 2, 3), keepdim=True)  # blind to evenly colored areas
             self.bands.append(unit(bands) * 4 / SPREAD)
             self.tints.append(unit(normal(channels, 3, 1, 1)) * 0.5 / SPREAD)
             self.shifts.append(0.5 * normal(channels))
             deep = normal(deep_channels, channels, 3, 3)
             self.deep.append(unit(deep - 0.5 * deep.mean((2, 3), keepdim=True)))
-        self.colours = nn.Parameter(unit(normal(colours, 3, 1, 1)) / SPREAD)
-        self.colour_shifts = nn.Parameter(0.7 * normal(colours))
+        self.colors = nn.Parameter(unit(normal(colors, 3, 1, 1)) / SPREAD)
+        self.color_shifts = nn.Parameter(0.7 * normal(colors))
         edges = normal(24, 1, 5, 5)
         self.edges = nn.Parameter(unit(edges - edges.mean((2, 3), keepdim=True)) / SPREAD)
         self.luminance = nn.Parameter(torch.tensor(LUMINANCE)[None, :, None, None])
@@ -60,7 +60,7 @@ class RandomFeatures(nn.Module):
         return maps
 
     def style(self, images: Tensor) -> Sequence[Tensor]:
-        """For each octave: filters over its band and colours, filters over these, functions of colour alone."""
+        """For each octave: filters over its band and colors, filters over these, functions of color alone."""
         maps, level = [], images - 0.5
         for octave in range(NUM_OCTAVES):
             low = blurred(level)
@@ -69,8 +69,8 @@ class RandomFeatures(nn.Module):
             maps.append(shallow)
             if octave:
                 maps.append(F.relu(F.conv2d(shallow, self.deep[octave])))
-            if octave < COLOUR_OCTAVES:
-                maps.append(F.relu(F.conv2d(level, self.colours, self.colour_shifts)))
+            if octave < COLOR_OCTAVES:
+                maps.append(F.relu(F.conv2d(level, self.colors, self.color_shifts)))
             level = low[:, :, ::2, ::2]
         return maps
 

@@ -46,8 +46,8 @@ def landscape(rng: Rng, size: int) -> Array:
         height = 0.35 + 0.4 * (depth + 1) / num_ridges
         ridge = height + 0.12 * noise(rng, size, 4 + 3 * depth)[:1] * (1 - 0.5 * depth / num_ridges)
         haze = (depth + 1) / num_ridges
-        colour = ground * haze + bottom * (1 - haze) + 0.08 * noise(rng, size, size // 6)[..., None]
-        image = lay(image, colour.astype(np.float32), soft(y - ridge, size))
+        color = ground * haze + bottom * (1 - haze) + 0.08 * noise(rng, size, size // 6)[..., None]
+        image = lay(image, color.astype(np.float32), soft(y - ridge, size))
     for _ in range(int(rng.integers(3, 12))):
         foot, side = rng.uniform(0.7, 1.0), rng.uniform(0.0, 1.0)
         tall = 0.28 * foot * rng.uniform(0.5, 1)
@@ -78,7 +78,7 @@ def house(rng: Rng, image: Array, across: Array, up: Array, tall: float) -> Arra
 
 
 def mosaic(rng: Rng, size: int) -> Array:
-    """Glass of many colours between dark lead: cells round scattered points."""
+    """Glass of many colors between dark lead: cells round scattered points."""
     y, x = grid(size)
     points = rng.random((90, 2), dtype=np.float32)
     distance = np.hypot(y[..., None] - points[:, 0], x[..., None] - points[:, 1])
@@ -91,46 +91,46 @@ def mosaic(rng: Rng, size: int) -> Array:
 
 
 def strokes(rng: Rng, size: int) -> Array:
-    """Bands of a thick brush that swirl round a few centres, light on dark."""
+    """Bands of a thick brush that swirl round a few centers, light on dark."""
     y, x = grid(size)
     flow = y + 0.25 * noise(rng, size, 3)
-    for centre_y, centre_x in rng.random((4, 2)):
-        reach = np.hypot(y - centre_y, x - centre_x)
+    for center_y, center_x in rng.random((4, 2)):
+        reach = np.hypot(y - center_y, x - center_x)
         flow = flow + (reach - flow) * np.exp(-((reach / 0.18) ** 2))
-    colours = palette(rng, 8)
+    colors = palette(rng, 8)
     number = flow * 34 + 0.7 * noise(rng, size, 20)
     band = np.floor(number).astype(int)
     bristle = 0.12 * noise(rng, size, size // 3) + 0.25 * np.sin(np.pi * (number - band))
     patch = (4 * noise(rng, size, 9)).astype(int)
-    painted: Array = colours[(band * 5 + patch) % 8] * (0.75 + bristle)[..., None]
+    painted: Array = colors[(band * 5 + patch) % 8] * (0.75 + bristle)[..., None]
     return painted
 
 
 def dots(rng: Rng, size: int) -> Array:
-    """Dabs of pure colour on light ground, as many as cover it."""
+    """Dabs of pure color on light ground, as many as cover it."""
     y, x = grid(size)
     image = np.full((size, size, 3), 0.95, np.float32)
-    colours, field = palette(rng, 9), noise(rng, size, 4)
+    colors, field = palette(rng, 9), noise(rng, size, 4)
     for top, left in rng.random((1400, 2)):
         radius, row, column = rng.uniform(0.012, 0.022), int(top * size), int(left * size)
         reach = int(radius * size) + 2
         part = np.s_[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
-        colour = colours[int(4 * field[row, column] + rng.integers(0, 4)) % 9]
-        image[part] = lay(image[part], colour, soft(radius - np.hypot(y[part] - top, x[part] - left), size))
+        color = colors[int(4 * field[row, column] + rng.integers(0, 4)) % 9]
+        image[part] = lay(image[part], color, soft(radius - np.hypot(y[part] - top, x[part] - left), size))
     return image
 
 
 def palette(rng: Rng, num: int) -> Array:
-    """Colours that go with each other: hues round two opposite ones, light and dark; [num, 3]."""
+    """Colors that go with each other: hues round two opposite ones, light and dark; [num, 3]."""
     hue = rng.random() + rng.choice([0.0, 0.5, 0.08], num) + rng.normal(0, 0.04, num)
     value, saturation = np.linspace(0.25, 1, num), rng.uniform(0.5, 0.95, num)
     k = (np.array([5, 3, 1]) + 6 * hue[:, None]) % 6
-    colours = value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
-    return np.asarray(colours, dtype=np.float32)
+    colors = value[:, None] * (1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1))
+    return np.asarray(colors, dtype=np.float32)
 
 
 def grid(size: int) -> tuple[Array, Array]:
-    """Rows and columns of pixel centres in (0, 1), each [size, size]."""
+    """Rows and columns of pixel centers in (0, 1), each [size, size]."""
     line = ((np.arange(size) + 0.5) / size).astype(np.float32)
     y, x = np.meshgrid(line, line, indexing="ij")
     return y, x
@@ -148,7 +148,7 @@ def soft(distance: Array, size: int) -> Array:
 
 
 def lay(under: Array, over: NDArray[np.floating], weight: Array) -> Array:
-    """Colours over others by weight [...] in [0, 1]."""
+    """Colors over others by weight [...] in [0, 1]."""
     return (under + (over - under) * weight[..., None]).astype(np.float32)
 
 

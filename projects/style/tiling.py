@@ -22,13 +22,13 @@ Pixels = NDArray[np.uint8]
 class Painter:
     """An exported graph with its settings: photographs in, paintings of the same size out.
 
-    blend: a weight for each style. keep_colours: from 0 to 1. tile: side of what one pass takes, in pixels.
+    blend: a weight for each style. keep_colors: from 0 to 1. tile: side of what one pass takes, in pixels.
     """
 
-    def __init__(self, model: OnnxModel, blend: Sequence[float], keep_colours: float, tile: int) -> None:
+    def __init__(self, model: OnnxModel, blend: Sequence[float], keep_colors: float, tile: int) -> None:
         self.model, self.tile = model, tile
         self.blend = np.asarray([blend], dtype=np.float32)
-        self.keep_colours = np.asarray([keep_colours], dtype=np.float32)
+        self.keep_colors = np.asarray([keep_colors], dtype=np.float32)
         self.margin: int = model.metadata["margin"]
         self.stride: int = model.metadata["stride"]
         self.min_side: int = model.metadata["min_side"]
@@ -62,7 +62,7 @@ class Painter:
     def run(self, photograph: Pixels, statistics: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:
         """One pass: the painting, and the statistics of the norms."""
         found = self.model.run(
-            image=photograph[None], blend=self.blend, keep_colours=self.keep_colours, statistics=statistics
+            image=photograph[None], blend=self.blend, keep_colors=self.keep_colors, statistics=statistics
         )
         return found["painted"][0], found["found"]
 

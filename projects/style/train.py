@@ -1,7 +1,7 @@
 """Trains a style network, or paints one photograph: python -m projects.style.train --data DIR --style A.jpg B.jpg.
 
 Both ways are the same loop with the same losses: `feedforward` changes a network's weights (Johnson et al. 2016, arXiv
-1603.08155), `optimise` changes the pixels of one picture (Gatys et al. 2016). Muon for filters, Adam for all other
+1603.08155), `optimize` changes the pixels of one picture (Gatys et al. 2016). Muon for filters, Adam for all other
 numbers, a cosine, averaged weights.
 """
 
@@ -116,7 +116,7 @@ def prepare(
 ) -> tuple[nn.Module, Loader[Batch], Tensor, Sequence[Style], dict[str, object]]:
     """What the two ways differ in: what is trained, on what, what is held out; the styles; facts of the data."""
     device = accelerator.device
-    if config.method == "optimise":
+    if config.method == "optimize":
         styles, content = load_styles(config), load_content(config).to(device)
         loader = Repeated((content, torch.zeros(1, dtype=torch.int64, device=device)))
         return Picture(content), loader, content, styles, {"model": "one picture"}
@@ -228,7 +228,7 @@ def finish(
         pictures.save(network.pixels, run.path / "result.png")
     pictures.sheet(run.path, held_out, styles, network, accelerator, title=f"losses of {description}")
     compared = compare(network, held_out[: config.compare], perceptual, accelerator, run.path) if config.compare else {}
-    run.summarise(
+    run.summarize(
         {
             "features": description,
             **{f"held_out_{name}": value for name, value in numbers.items()},
@@ -249,12 +249,12 @@ def summary_text(
     text = f"\nheld out       {losses}{numbers['tv']:.4f}, weights of step {loop.best_step}; losses of {description}\n"
     if compared:
         text += (
-            f"300 steps      loss {compared['optimised_loss']:.4f}; the network's {compared['network_loss']:.4f} is "
+            f"300 steps      loss {compared['optimized_loss']:.4f}; the network's {compared['network_loss']:.4f} is "
             f"{compared['loss_ratio']:.2f} times that, and {compared['times_faster']:,.0f} times as fast\n"
         )
     text += f"run folder     {run.path}  (metrics.jsonl, tensorboard/, checkpoints/)\n"
     text += f"pictures       {run.path}/plots: sheet.png, progress.png, curves.png\n"
-    if run.config.method == "optimise":
+    if run.config.method == "optimize":
         return text + f"result         {run.path}/result.png"
     return text + f"next           python -m projects.style.export {run.path}"
 

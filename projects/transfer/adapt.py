@@ -164,7 +164,7 @@ def say(
     )
     if num_known:
         both = [numbers[f"target_accuracy_{name}"] for name in ("before", "after")]
-        print(f"target         accuracy {both[0]:.4f} before, {both[1]:.4f} after, on {num_known:,} labelled pictures")
+        print(f"target         accuracy {both[0]:.4f} before, {both[1]:.4f} after, on {num_known:,} labeled pictures")
     print(f"next           python -m projects.transfer.export {run_dir} --adapted")
 
 
@@ -181,7 +181,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="python -m projects.transfer.adapt", allow_abbrev=False)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--target", required=True, metavar="DIR", help="folder of unlabelled pictures, or synthetic")
+    parser.add_argument("--target", required=True, metavar="DIR", help="folder of unlabeled pictures, or synthetic")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     arguments = parser.parse_args(argv)
     if arguments.target != SYNTHETIC and not Path(arguments.target).is_dir():

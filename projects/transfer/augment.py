@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import randomness
-from cuda_ext import augment, normalise
+from cuda_ext import augment, normalize
 from projects.transfer.config import Config
 
 MAX_ASPECT = 4 / 3  # of a random part's sides
@@ -27,7 +27,7 @@ SHIFT = 8  # light augmentation shifts by up to this part of the side
 
 @dataclass(frozen=True)
 class Look:
-    """How the network looks at a picture: the square of `size` in the middle of one of `side` pixels, normalised."""
+    """How the network looks at a picture: the square of `size` in the middle of one of `side` pixels, normalized."""
 
     size: int
     side: int
@@ -52,7 +52,7 @@ def stored_side(size: int, crop: float) -> int:
 
 def plain_view(pixels: Tensor, look: Look, table: Tensor) -> Tensor:
     """Stored pictures as evaluation sees them: uint8 [N, side, side, 3] → [N, 3, size, size]."""
-    return look.middle(normalise(pixels, table)).contiguous(memory_format=torch.channels_last)
+    return look.middle(normalize(pixels, table)).contiguous(memory_format=torch.channels_last)
 
 
 def training_view(
@@ -142,7 +142,7 @@ OPERATIONS: Sequence[Callable[[Any, Tensor, float], Tensor]] = (
 
 
 def mix(images: Tensor, targets: Tensor, samples: Tensor, epoch: int, config: Config) -> tuple[Tensor, Tensor]:
-    """Mixes each picture, and its target [N, num_classes], with its neighbour in the batch."""
+    """Mixes each picture, and its target [N, num_classes], with its neighbor in the batch."""
     random = randomness.sample_generator(config.seed, epoch, int(samples[0]), "mix")
     uses_cutmix = config.cutmix > 0 and (config.mixup == 0 or random.random() < 0.5)
     alpha = config.cutmix if uses_cutmix else config.mixup

@@ -83,7 +83,7 @@ class Config(RunConfig):
     test_fraction: float = option(0.2, "share cut off for the test where no folder is for it", above=0, high=0.5)
     on_bad_image: Literal["stop", "skip"] = option("stop", "a broken picture: name it and stop, or list and skip all")
     adapt: Literal["none", "adabn"] = option("none", "adabn: afterwards, norm statistics of the pictures in --target")
-    target: str | None = option(None, "folder of unlabelled pictures to adapt to, or synthetic")
+    target: str | None = option(None, "folder of unlabeled pictures to adapt to, or synthetic")
     num_synthetic: int = option(
         160, "pictures that `synthetic` draws for training and validation", low=60, high=100_000
     )

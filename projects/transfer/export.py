@@ -1,7 +1,7 @@
 """Exports a run's classifier: python -m projects.transfer.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes uint8 pictures [N, H, W, 3] of any size and gives probabilities [N, num_classes]: it resizes the
-shorter side with antialiasing, takes the middle square, normalises, and averages the network's softmax over the
+shorter side with antialiasing, takes the middle square, normalizes, and averages the network's softmax over the
 picture and its mirror image. The run folder is all that is needed; where the backbone came from does not matter.
 """
 
@@ -51,7 +51,7 @@ from projects.transfer.restore import look_of, restored
 TASK = "image classification"
 MAX_SHARE_LOST = 0.01
 NUM_CALIBRATION_BATCHES, CALIBRATION_BATCH = 8, 32
-# The borders of the graph stay in float: bytes, resize and normalisation before the first convolution, softmax.
+# The borders of the graph stay in float: bytes, resize and normalization before the first convolution, softmax.
 OPERATORS_IN_FLOAT = ("Cast", "Mul", "Add", "Sub", "Div", "Resize", "Softmax", "Transpose", "Slice", "Gemm", "MatMul")
 
 

@@ -77,7 +77,7 @@ def predict(
 def classify(
     model: OnnxModel, pictures: Iterator[tuple[Path, NDArray[np.uint8]]]
 ) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """Yields (path, probabilities [num_classes]); neighbours of one size share a batch."""
+    """Yields (path, probabilities [num_classes]); neighbors of one size share a batch."""
     for _, same_size in groupby(pictures, key=lambda pair: pair[1].shape):
         while chunk := [pair for _, pair in zip(range(BATCH), same_size, strict=False)]:
             probabilities = model.run(image=np.stack([image for _, image in chunk]))["probabilities"]

@@ -64,7 +64,7 @@ def layers_of(backbone: nn.Module) -> list[Layer]:
     """The backbone's children in order, in groups that have filters or matrices of their own.
 
     Sequential and ModuleList children are taken apart. What the backbone itself keeps as it is, such as filters that
-    were computed and not learnt, is in no layer's parameters.
+    were computed and not learned, is in no layer's parameters.
     """
     layers = [Layer(parameters=[name for name, p in backbone.named_parameters(recurse=False) if p.requires_grad])]
     is_filled = False

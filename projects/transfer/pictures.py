@@ -87,7 +87,7 @@ def seen(data: Data, rows: Sequence[int], look: Look) -> NDArray[np.uint8]:
 def grad_cam(network: Classifier, images: Tensor) -> NDArray[np.float32] | None:
     """What spoke for each picture's answer, [N, h, w] in [0, 1]; None for a backbone without a map of features.
 
-    images: normalised [N, 3, S, S].
+    images: normalized [N, 3, S, S].
     """
     name = last_map(network, images[:1])
     if name is None:
@@ -147,11 +147,11 @@ def overlay(pictures: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[n
     import matplotlib
     from PIL import Image
 
-    colours = matplotlib.colormaps["inferno"]
+    colors = matplotlib.colormaps["inferno"]
     result = []
     for picture, map_ in zip(pictures, heat, strict=True):
         size = (picture.shape[1], picture.shape[0])
         smooth = np.asarray(Image.fromarray(map_).resize(size, Image.Resampling.BILINEAR))[..., None]
-        painted = 255 * colours(smooth[..., 0])[..., :3]
+        painted = 255 * colors(smooth[..., 0])[..., :3]
         result += [picture, (0.4 * picture + 0.6 * painted).astype(np.uint8)]
     return np.stack(result)

@@ -31,7 +31,7 @@ class Source:
     """A backbone's architecture, constants and weights.
 
     architecture: timm:NAME, torchvision:NAME or PROJECT:NAME. num_classes: of the head that is taken off. mean, std:
-    what its pictures are normalised with, None for those of the new pictures. weights: without the head; None for
+    what its pictures are normalized with, None for those of the new pictures. weights: without the head; None for
     random ones. origin: where the weights are from, for people.
     """
 

@@ -1,6 +1,6 @@
 """Two domains of drawn pictures, to show transfer without a download: other shapes, by day and by night.
 
-A shape is an outline in polar coordinates, a radius for every angle; only it tells the class, while colour, texture,
+A shape is an outline in polar coordinates, a radius for every angle; only it tells the class, while color, texture,
 pose, clutter and noise say nothing. The source domain has many pictures of eight shapes by day; the target domain has
 few of six other shapes by night: dark, bluish, low in contrast, noisy.
 """
@@ -75,7 +75,7 @@ def draw_chunk(rng: Rng, outlines: list[tuple[str, int]], size: int, domain: Dom
     theta = np.arctan2(v, u) + angle
     reach = np.stack([radius(kind, count, theta[i]) for i, (kind, count) in enumerate(outlines)]) * scale
     inside = np.clip((reach - np.hypot(u, v)) * size / 2 + 0.5, 0, 1)[..., None]
-    tint = (ground + rng.uniform(0.3, 0.7, ground.shape)) % 1.0  # never the colour of the ground
+    tint = (ground + rng.uniform(0.3, 0.7, ground.shape)) % 1.0  # never the color of the ground
     image = image * (1 - inside) + textured(rng, x, y, tint) * inside
     image = image + rng.uniform(-0.15, 0.15, (num, 1, 1, 1)) * x[..., None]  # light from one side
     noise = 0.03
@@ -101,13 +101,13 @@ def radius(kind: str, count: int, theta: Array) -> Array:
     return reach
 
 
-def textured(rng: Rng, x: Array, y: Array, colour: Array) -> Array:
-    """A colour [num, 1, 1, 3] that a wave mixes with another: [num, size, size, 3]."""
-    num = len(colour)
+def textured(rng: Rng, x: Array, y: Array, color: Array) -> Array:
+    """A color [num, 1, 1, 3] that a wave mixes with another: [num, size, size, 3]."""
+    num = len(color)
     fx, fy = rng.uniform(-9, 9, (2, num, 1, 1))
     wave = 0.5 + 0.5 * np.sin(fx * x + fy * y + rng.uniform(0, 2 * np.pi, (num, 1, 1)))
     share = (wave * rng.uniform(0, 0.45, (num, 1, 1)))[..., None]
-    mixed: Array = colour * (1 - share) + rng.uniform(0, 1, colour.shape) * share
+    mixed: Array = color * (1 - share) + rng.uniform(0, 1, color.shape) * share
     return mixed
 
 

@@ -257,7 +257,7 @@ def finish(
     if parts.target is not None:
         assert loop.best_step is not None
         adapted = adapt(network, parts.target, run.path, loop.best_step, look, config, accelerator)
-    run.summarise(
+    run.summarize(
         {
             "test_accuracy": float(right.mean()),
             "test_balanced_accuracy": balanced,

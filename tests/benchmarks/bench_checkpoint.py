@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             state = build()
             sizes[label] = num_bytes(state) / 1e6
             sides = {way: partial(once, save, folder, repeats) for way, save in ways(state).items()}
-            rows = measure.summarise(measure.interleaved(sides, rounds), BASELINE)
+            rows = measure.summarize(measure.interleaved(sides, rounds), BASELINE)
             columns = {"wall_ms": "wall ms", "processor_ms": "processor ms"}
             measure.show(f"One checkpoint, {label}: {sizes[label]:.1f} MB of tensors", rows, columns, BASELINE)
             tables[label] = rows

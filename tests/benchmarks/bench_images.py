@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_pictures(Path(folder), (arguments.warmup + arguments.steps + 1) * arguments.batch_size, skipped == {})
         sides = {name: partial(in_a_process, name, arguments, Path(folder)) for name in names}
-        rows = measure.summarise(measure.interleaved(sides, arguments.rounds), baseline)
+        rows = measure.summarize(measure.interleaved(sides, arguments.rounds), baseline)
     title = f"Training the fast network on 32×32 pictures, batch {arguments.batch_size}, {arguments.threads} thread(s)"
     columns = {"images_per_second": "images/s", "images_per_processor_second": "images/s of processor time"}
     columns["page_faults_per_step"] = "page faults a step"

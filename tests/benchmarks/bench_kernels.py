@@ -55,7 +55,7 @@ def needs_grad(argument: Any) -> bool:
 
 
 def of_augment(num: int, size: int, dtype: torch.dtype, device: str) -> Comparison:
-    """A batch of coloured pictures out of a few thousand."""
+    """A batch of colored pictures out of a few thousand."""
     images = torch.randint(0, 256, (5_000, size, size, 3), dtype=torch.uint8)
     highs = (2 * PADDING + 1, 2 * PADDING + 1, 2, size, size)
     params = torch.stack([torch.randint(0, high, (num,)) for high in highs], 1)
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = measure.parser("kernels", "The operations of cuda_ext against eager PyTorch.", rounds=15)
     flags.add_argument("--repeats", type=int, default=10, help="calls a round (default: %(default)s)")
     flags.add_argument("--batch-sizes", type=int, nargs="+", default=[250, 512, 1024], help="pictures to augment")
-    flags.add_argument("--size", type=int, default=128, help="height and width to normalise (default: %(default)s)")
+    flags.add_argument("--size", type=int, default=128, help="height and width to normalize (default: %(default)s)")
     flags.add_argument("--rows", type=int, default=25_872, help="anchors of the focal loss (default: %(default)s)")
     arguments = flags.parse_args(argv)
     measure.use_threads(arguments.threads)
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for plan, is_gpu in plans:
         for title, compared in plan(arguments, skipped).items():
             sides = sides_of(compared, arguments.repeats, is_gpu)
-            rows = measure.summarise(measure.interleaved(sides, arguments.rounds), EAGER)
+            rows = measure.summarize(measure.interleaved(sides, arguments.rounds), EAGER)
             columns = COLUMNS | ({"gigabytes_per_second": "GB/s"} if is_gpu else {})
             measure.show(title, rows, columns, EAGER)
             tables[title] = rows

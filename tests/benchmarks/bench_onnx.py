@@ -1,7 +1,7 @@
 """Latency of the exported classifier in onnxruntime against the same module in PyTorch, one thread each.
 
 The file comes from projects.cifar10.export, run on a run folder that holds an untrained fast network: weights do not
-change the time. The work is that of a served request: uint8 picture in, resize, normalisation, network on the picture
+change the time. The work is that of a served request: uint8 picture in, resize, normalization, network on the picture
 and its mirror image, probabilities out.
 """
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             calls[name] = partial(session.run, None, {"image": pixels})
         repeats = max(1, arguments.repeats // (1 if batch_size < 8 else 10))
         sides = {name: partial(milliseconds, call, repeats) for name, call in calls.items()}
-        rows = measure.summarise(measure.interleaved(sides, arguments.rounds), BASELINE)
+        rows = measure.summarize(measure.interleaved(sides, arguments.rounds), BASELINE)
         title = f"The exported fast network, {batch_size} picture(s) of 32×32, {arguments.threads} thread(s)"
         columns = {"wall_ms": "wall ms", "processor_ms": "processor ms"}
         measure.show(title, rows, columns, BASELINE)

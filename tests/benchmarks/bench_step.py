@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for group, names in groups.items():
         for name in names:  # the first use of a library is not a step
             measured[name]()
-        rows = measure.summarise(
+        rows = measure.summarize(
             measure.interleaved({name: measured[name] for name in names}, arguments.rounds), BASELINE
         )
         measure.show(f"One optimizer {group}; {WIDTH}→{WIDTH}→{CLASSES}, batch {BATCH}, fp32", rows, columns, BASELINE)

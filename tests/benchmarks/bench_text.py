@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sides = {
         name: partial(words_a_second, loops[name], batches(name, split, config), arguments.steps) for name in SIDES
     }
-    rows = measure.summarise(measure.interleaved(sides, arguments.rounds), BASELINE)
+    rows = measure.summarize(measure.interleaved(sides, arguments.rounds), BASELINE)
     columns = {"words_per_second": "words/s", "words_per_processor_second": "words/s of processor time"}
     columns["padding_percent"] = "padding, %"
     title = f"Training the text classifier, batch {arguments.batch_size}, {arguments.threads} thread(s)"

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         OURS: lambda: epoch(cache, from_features=True),
     }
     sides = {name: partial(timed, works[name]) for name in SIDES}
-    rows = measure.summarise(measure.interleaved(sides, arguments.rounds), BASELINE)
+    rows = measure.summarize(measure.interleaved(sides, arguments.rounds), BASELINE)
     title = f"{arguments.backbone}, {arguments.pictures} pictures of {arguments.image_size} pixels, 1 epoch"
     measure.show(title, rows, {"wall_ms": "ms", "processor_ms": "ms of processor time"}, BASELINE)
     for name, meaning in SIDES.items():

@@ -44,7 +44,7 @@ def interleaved(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Number
     return found
 
 
-def summarise(found: Mapping[str, Sequence[Numbers]], baseline: str) -> list[dict[str, Any]]:
+def summarize(found: Mapping[str, Sequence[Numbers]], baseline: str) -> list[dict[str, Any]]:
     """A row for each side: median and quartiles of every quantity, and of its ratio to the baseline in each round."""
     rows = []
     for name, rounds in found.items():

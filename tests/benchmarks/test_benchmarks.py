@@ -97,7 +97,7 @@ def test_medians_of_ratios_stand_beside_medians() -> None:
     for factor in slow:
         found["a"].append({"ms": 2 * factor})
         found["b"].append({"ms": 3 * factor})
-    rows = {row["name"]: row for row in measure.summarise(found, "a")}
+    rows = {row["name"]: row for row in measure.summarize(found, "a")}
     assert rows["b"]["ms_ratio"] == {"median": 1.5, "low": 1.5, "high": 1.5}
     assert rows["b"]["ms"]["median"] == statistics.median([3.0, 30.0, 3.0])
 

@@ -71,7 +71,7 @@ TREES: dict[str, Any] = {
     "words of the format": {"tensor": 1, "tuple": torch.ones(1), "items": [["a", 1]], "channels_last": {"tensor": "x"}},
     "keys with dots": {"a.b": torch.ones(1), "a": {"b": torch.zeros(1)}, ".a": {"b": torch.full((1,), 2.0)}},
     "1 and '1'": {1: torch.ones(1), "1": torch.zeros(1)},
-    "neighbours in memory": {"a": (whole := torch.arange(6.0))[:3], "b": whole[3:]},
+    "neighbors in memory": {"a": (whole := torch.arange(6.0))[:3], "b": whole[3:]},
     "overlapping": {"a": whole[:4], "b": whole[2:]},
 }
 

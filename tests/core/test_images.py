@@ -53,7 +53,7 @@ def test_transparency_lies_on_white(mode: str, tmp_path: Path) -> None:
     assert np.all(image == 255)
 
 
-def test_a_transparent_colour_of_a_palette_lies_on_white(tmp_path: Path) -> None:
+def test_a_transparent_color_of_a_palette_lies_on_white(tmp_path: Path) -> None:
     picture = halves("P")
     image = decode(stored(tmp_path, picture, "x.png", transparency=picture.getpixel((0, 0))))
     assert (tuple(image[0, 0]), tuple(image[0, 5])) == (WHITE, BLUE)
@@ -142,7 +142,7 @@ def test_a_square_is_a_square_whatever_the_shape(height: int, width: int, size: 
     assert np.all(result == 77)
 
 
-def test_a_square_is_the_centre_and_a_fitting_picture_stays_as_it_is() -> None:
+def test_a_square_is_the_center_and_a_fitting_picture_stays_as_it_is() -> None:
     wide = np.zeros((8, 24, 3), dtype=np.uint8)
     wide[:, 8:16] = 200
     assert np.all(square(wide, 8) == 200)

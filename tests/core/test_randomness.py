@@ -37,7 +37,7 @@ def test_whole_numbers_are_uniform_and_columns_independent(high: int, epoch: int
     assert abs(chi_square - degrees) < 5 * (2 * degrees) ** 0.5
 
 
-def test_neighbours_and_epochs_are_not_correlated() -> None:
+def test_neighbors_and_epochs_are_not_correlated() -> None:
     columns = [uniform_integers(0, epoch, torch.arange(20_000), "augment", (1024,))[:, 0].double() for epoch in (0, 1)]
     pairs = [(columns[0], columns[1]), (columns[0][1:], columns[0][:-1])]
     assert all(abs(float(torch.corrcoef(torch.stack(pair))[0, 1])) < 0.03 for pair in pairs)

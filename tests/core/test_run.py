@@ -35,7 +35,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def close(run: RunFolder[Any]) -> None:
     """Ends a run, which gives its folder back."""
-    run.summarise({})
+    run.summarize({})
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_another_projects_run_and_a_newer_format_are_refused(run: RunFolder[Any]
 
 def test_a_run_is_complete_once_it_is_summed_up_for_its_length(run: RunFolder[Any]) -> None:
     assert not run.is_complete
-    run.summarise({"accuracy": 0.5})
+    run.summarize({"accuracy": 0.5})
     assert run.is_complete
     assert not replace(run, config=RunConfig(epochs=99)).is_complete
 
@@ -185,7 +185,7 @@ def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     run = start(tmp_path / "run", world=World(1, 1, 2))
     run.log({"step": 1, "train/loss": 1.0})
     run.save(1, {}, None)
-    run.summarise({})
+    run.summarize({})
     run.cut_metrics(0)
     run.say("hello")
     assert list(tmp_path.iterdir()) == []

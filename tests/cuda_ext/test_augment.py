@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import augment, normalise, reference
+from cuda_ext import augment, normalize, reference
 from tests.cuda_ext.cases import STATES, augment_case, enter
 
 
@@ -61,22 +61,22 @@ def test_augment_equals_a_loop_over_pixels(height: int, width: int, channels: in
 def test_the_table_decides_the_dtype(dtype: torch.dtype) -> None:
     arguments = augment_case(3, 5, 6, 3, 2, dtype)
     found = augment(*arguments, 2, 3)
-    assert found.dtype == normalise(arguments[0], arguments[3]).dtype == dtype
+    assert found.dtype == normalize(arguments[0], arguments[3]).dtype == dtype
     assert np.array_equal(found.double().numpy(), slow_augment(*arguments, 2, 3))
 
 
 @pytest.mark.parametrize("num", [0, 1, 5])
 def test_the_result_is_channels_last_for_any_number_of_pictures(num: int) -> None:
     images, indices, params, table = augment_case(num, 5, 6, 3, 2, torch.float32)
-    for found in (augment(images, indices, params, table, 2, 3), normalise(images[indices], table)):
+    for found in (augment(images, indices, params, table, 2, 3), normalize(images[indices], table)):
         assert found.shape == (num, 3, 5, 6)
         assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_without_movement_augment_is_normalise() -> None:
+def test_without_movement_augment_is_normalize() -> None:
     images, indices, params, table = augment_case(4, 6, 5, 3, 2, torch.float32)
     params[:] = torch.tensor([2, 2, 0, 0, 0])
-    assert torch.equal(augment(images, indices, params, table, 2, 0), normalise(images[indices], table))
+    assert torch.equal(augment(images, indices, params, table, 2, 0), normalize(images[indices], table))
 
 
 def test_the_arguments_stay_as_they_are() -> None:
@@ -146,7 +146,7 @@ def test_a_compiled_graph_that_looked_at_no_value_stops_at_an_index_out_of_range
         torch.ops.atelier.augment(IMAGES, INDICES * 0 + 4, PARAMS, TABLE, 1, 2)
 
 
-def test_normalise_looks_up_every_byte_of_every_channel() -> None:
+def test_normalize_looks_up_every_byte_of_every_channel() -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
     table = torch.randn(3, 256)
-    assert torch.equal(normalise(images, table), table.view(1, 3, 16, 16))
+    assert torch.equal(normalize(images, table), table.view(1, 3, 16, 16))

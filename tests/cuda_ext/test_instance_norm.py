@@ -1,4 +1,4 @@
-"""Instance normalisation with ReLU and residual: value and gradients of the formula, in both layouts and all dtypes."""
+"""Instance normalization with ReLU and residual: value and gradients of the formula, in both layouts and all dtypes."""
 
 import pytest
 import torch

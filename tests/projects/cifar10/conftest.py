@@ -24,7 +24,7 @@ def smoke(program: Program, once: Once) -> Smoke:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their colour tells apart, of odd sizes and several modes."""
+    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their color tells apart, of odd sizes and several modes."""
 
     def make(**num_per_class: int) -> Path:
         random = np.random.default_rng(0)

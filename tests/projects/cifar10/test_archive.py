@@ -41,7 +41,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return put
 
 
-def test_planes_of_colour_become_pictures() -> None:
+def test_planes_of_color_become_pictures() -> None:
     rows = np.random.default_rng(0).integers(0, 256, (4, RECORD), dtype=np.uint8)
     rows[:, 0] = [3, 9, 0, 3]
     split = data.records(rows.tobytes(), 4)

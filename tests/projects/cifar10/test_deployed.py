@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from core import images
-from cuda_ext import lookup_table, normalise
+from cuda_ext import lookup_table, normalize
 from projects.cifar10.export import Deployed
 from projects.cifar10.model import build_model
 from projects.cifar10.synthetic import draw_pictures
@@ -29,7 +29,7 @@ def test_on_pictures_of_the_training_size_it_equals_training(name: str, test_fli
     network = build_model(name, 10).eval()
     pixels = torch.from_numpy(draw_pictures(8, seed=0)[0])
     table = lookup_table(MEAN, STD)
-    inputs = normalise(pixels, table)
+    inputs = normalize(pixels, table)
     with torch.inference_mode():
         expected = network(inputs).softmax(1)
         if test_flip:
@@ -41,7 +41,7 @@ def test_on_pictures_of_the_training_size_it_equals_training(name: str, test_fli
 
 @pytest.mark.parametrize(("height", "width"), [(240, 321), (97, 33), (33, 32), (16, 20), (300, 64)])
 def test_the_resize_of_larger_pictures_is_that_of_training_within_a_grey_level(height: int, width: int) -> None:
-    """Pillow rounds to whole grey levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
+    """Pillow rounds to whole gray levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
     drawn = draw_pictures(1, seed=4, size=96)[0][0]
     picture = np.pad(drawn, ((0, 240), (0, 240), (0, 0)), mode="reflect")[:height, :width]
     assert picture.shape == (height, width, 3)

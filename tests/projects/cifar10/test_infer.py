@@ -16,14 +16,14 @@ MODULE = "projects.cifar10.infer"
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder, and one below it, with pictures of odd sizes, grey, transparent, and a text file."""
+    """A folder, and one below it, with pictures of odd sizes, gray, transparent, and a text file."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     values = np.random.default_rng(0).integers(0, 256, (301, 97, 3), dtype=np.uint8)
     Image.fromarray(values).save(folder / "a tall one.jpg")
     Image.fromarray(values[:7, :90]).save(folder / "b-flat.png")
     Image.fromarray(values[:1, :1]).save(folder / "c-pixel.PNG")
-    Image.fromarray(values[:64, :64]).convert("L").save(folder / "d-grey.png")
+    Image.fromarray(values[:64, :64]).convert("L").save(folder / "d-gray.png")
     Image.fromarray(values[:40, :50]).convert("RGBA").save(folder / "more" / "e-clear.png")
     (folder / "notes.txt").write_text("no picture")
     return folder
@@ -34,7 +34,7 @@ def test_pictures_of_all_kinds_are_named_with_probabilities(smoke: Smoke, progra
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     names = [Path(line["path"]).name for line in lines]
-    assert names == ["a tall one.jpg", "b-flat.png", "c-pixel.PNG", "d-grey.png", "e-clear.png", "b-flat.png"]
+    assert names == ["a tall one.jpg", "b-flat.png", "c-pixel.PNG", "d-gray.png", "e-clear.png", "b-flat.png"]
     assert lines[1] == lines[-1]
     for line in lines:
         probabilities = [entry["probability"] for entry in line["top"]]
@@ -46,22 +46,22 @@ def test_pictures_of_all_kinds_are_named_with_probabilities(smoke: Smoke, progra
 
 
 def test_without_json_a_line_is_for_people(smoke: Smoke, program: Program, pictures: Path) -> None:
-    done = program(MODULE, smoke.run_dir / "model.onnx", "pictures/d-grey.png", "--top", 2)
+    done = program(MODULE, smoke.run_dir / "model.onnx", "pictures/d-gray.png", "--top", 2)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pictures/d-grey.png  ")
+    assert done.stdout.startswith("pictures/d-gray.png  ")
     assert done.stdout.count("%") == 2
     assert done.stdout.count("\n") == 1
     assert sorted(path.name for path in pictures.parent.iterdir()) == ["pictures"]
 
 
 def test_the_8_bit_copy_answers_too(smoke: Smoke, program: Program, pictures: Path) -> None:
-    done = program(MODULE, smoke.run_dir / "model.int8.onnx", pictures / "d-grey.png", "--json")
+    done = program(MODULE, smoke.run_dir / "model.int8.onnx", pictures / "d-gray.png", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"] in CLASSES
 
 
 def test_a_broken_picture_is_named_and_nothing_is_written(smoke: Smoke, program: Program, pictures: Path) -> None:
-    broken = pictures / "d-grey.png"
+    broken = pictures / "d-gray.png"
     broken.write_bytes(broken.read_bytes()[:80])
     done = program(MODULE, smoke.run_dir / "model.onnx", pictures, "--json", "--output", "out")
     assert done.returncode == 2
@@ -71,7 +71,7 @@ def test_a_broken_picture_is_named_and_nothing_is_written(smoke: Smoke, program:
 
 
 def test_inputs_that_cannot_be_are_refused_in_one_line(smoke: Smoke, program: Program, pictures: Path) -> None:
-    model, picture = smoke.run_dir / "model.onnx", pictures / "d-grey.png"
+    model, picture = smoke.run_dir / "model.onnx", pictures / "d-gray.png"
     (pictures.parent / "empty").mkdir()
     (pictures.parent / "taken").write_text("a file")
     text = pictures / "notes.txt"

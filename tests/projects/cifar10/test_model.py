@@ -66,7 +66,7 @@ def test_shortcut_a_takes_every_second_pixel_and_adds_zeros() -> None:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Normalised pictures [200, 3, 32, 32]."""
+    """Normalized pictures [200, 3, 32, 32]."""
     pixels = torch.from_numpy(draw_pictures(200, seed=3)[0]).permute(0, 3, 1, 2).float() / 255
     return (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), keepdim=True)
 

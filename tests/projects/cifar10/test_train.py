@@ -111,13 +111,13 @@ def test_the_summary_is_of_the_step_that_was_best_in_validation(tmp_path: Path) 
     assert round(20 * summary["test_accuracy"], 6).is_integer()
 
 
-def test_one_batch_is_learnt_by_heart() -> None:
+def test_one_batch_is_learned_by_heart() -> None:
     losses = [float(loss) for loss in steps(80, label_smoothing=0.0)]
     assert losses[0] > 1.5
     assert losses[-1] < 0.2
 
 
-def test_smoothed_labels_cannot_be_learnt_below_their_entropy() -> None:
+def test_smoothed_labels_cannot_be_learned_below_their_entropy() -> None:
     smoothing, num_classes = 0.2, 10
     right, wrong = 1 - smoothing + smoothing / num_classes, smoothing / num_classes
     entropy = -right * math.log(right) - (num_classes - 1) * wrong * math.log(wrong)

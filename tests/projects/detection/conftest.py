@@ -15,7 +15,7 @@ from tests.conftest import Once, Program
 
 MakeFolder = Callable[..., Path]
 CLASSES = ("amber", "blue")
-COLOURS = ((230, 150, 20), (30, 60, 220))
+COLORS = ((230, 150, 20), (30, 60, 220))
 NARROW = ((8, 8, 16, 16, 16), 16, 1)  # widths, features and depth of a quick network
 
 
@@ -55,7 +55,7 @@ def smoke(program: Program, once: Once) -> Smoke:
 
 
 class Drawn(NamedTuple):
-    """A picture with one or two coloured rectangles: pixels, boxes (x1, y1, x2, y2) and labels."""
+    """A picture with one or two colored rectangles: pixels, boxes (x1, y1, x2, y2) and labels."""
 
     pixels: np.ndarray[Any, Any]
     boxes: list[tuple[int, int, int, int]]
@@ -72,7 +72,7 @@ def draw(number: int) -> Drawn:
         w, h = (int(side) for side in random.integers(12, 24, 2))
         x, y = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
         labels.append(int(random.integers(len(CLASSES))))
-        pixels[y : y + h, x : x + w] = COLOURS[labels[-1]]
+        pixels[y : y + h, x : x + w] = COLORS[labels[-1]]
         boxes.append((x, y, x + w, y + h))
     return Drawn(pixels, boxes, labels)
 

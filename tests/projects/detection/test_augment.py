@@ -11,16 +11,16 @@ from projects.detection.augment import (
     fitted,
     lay,
     letterbox,
-    recoloured,
+    recolored,
     training_sample,
 )
 
-STILL = Moves(mosaic=0, zoom=1, flip=False, flip_vertical=False, colour=0)
+STILL = Moves(mosaic=0, zoom=1, flip=False, flip_vertical=False, color=0)
 CANVAS = (96, 128)
 
 
 def scene(number: int, height: int = 90, width: int = 110) -> Sample:
-    """A grey picture with a few rectangles, each of a colour of its own."""
+    """A gray picture with a few rectangles, each of a color of its own."""
     random = np.random.default_rng(number)
     pixels = np.full((height, width, 3), 60, dtype=np.uint8)
     boxes = []
@@ -34,7 +34,7 @@ def scene(number: int, height: int = 90, width: int = 110) -> Sample:
 
 
 def where(pixels: np.ndarray, label: int) -> np.ndarray:
-    """The bounding box of a class's colour in a picture."""
+    """The bounding box of a class's color in a picture."""
     others = [channel for channel in range(3) if channel != label]
     rows, columns = np.nonzero((pixels[..., label] > 150) & (pixels[..., others].max(2) < 100))
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -125,7 +125,7 @@ def test_what_is_cut_away_is_left_out_and_what_is_mostly_cut_is_not_counted() ->
 
 def test_a_picture_without_boxes_stays_one() -> None:
     empty = scene(0)._replace(boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, int), uncounted=np.zeros(0, bool))
-    moves = Moves(mosaic=0.5, zoom=2, flip=True, flip_vertical=True, colour=0.3)
+    moves = Moves(mosaic=0.5, zoom=2, flip=True, flip_vertical=True, color=0.3)
     for number in range(10):
         moved = training_sample(0, 3, lambda _: empty, CANVAS, moves, np.random.default_rng(number))
         assert moved.boxes.shape == (0, 4)
@@ -139,7 +139,7 @@ def test_the_oddest_pictures_are_laid_without_an_error(size: tuple[int, int]) ->
         np.zeros(1, np.int64),
         np.zeros(1, bool),
     )
-    moves = Moves(mosaic=1, zoom=3, flip=True, flip_vertical=True, colour=0.5)
+    moves = Moves(mosaic=1, zoom=3, flip=True, flip_vertical=True, color=0.5)
     for number in range(20):
         random = np.random.default_rng(number)
         moved = training_sample(0, 1, lambda _: thin, CANVAS, moves, random)
@@ -150,10 +150,10 @@ def test_the_oddest_pictures_are_laid_without_an_error(size: tuple[int, int]) ->
         assert not pixels[:, 50:].any()
 
 
-def test_colours_move_and_without_strength_they_do_not() -> None:
+def test_colors_move_and_without_strength_they_do_not() -> None:
     pixels = scene(0).pixels
-    assert np.array_equal(recoloured(pixels, 0.0, np.random.default_rng(0)), pixels)
-    moved = [recoloured(pixels, 0.4, np.random.default_rng(number)) for number in range(8)]
+    assert np.array_equal(recolored(pixels, 0.0, np.random.default_rng(0)), pixels)
+    moved = [recolored(pixels, 0.4, np.random.default_rng(number)) for number in range(8)]
     assert len({each.tobytes() for each in moved}) == 8
     assert all(each.dtype == np.uint8 for each in moved)
     difference = np.mean([np.abs(each.astype(int) - pixels).mean() for each in moved])
@@ -161,7 +161,7 @@ def test_colours_move_and_without_strength_they_do_not() -> None:
 
 
 def test_equal_random_numbers_give_equal_pictures() -> None:
-    moves = Moves(mosaic=0.5, zoom=1.5, flip=True, flip_vertical=True, colour=0.3)
+    moves = Moves(mosaic=0.5, zoom=1.5, flip=True, flip_vertical=True, color=0.3)
     for number in range(6):
         a, b = (
             training_sample(2, 5, scene, CANVAS, moves, np.random.Generator(np.random.Philox(key=number)))

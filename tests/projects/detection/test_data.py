@@ -89,7 +89,7 @@ def test_repeats_make_an_epoch_longer_with_pictures_moved_each_time(make_coco: M
 
 
 def test_the_last_epochs_have_no_mosaics(make_coco: MakeFolder) -> None:
-    config = settings(make_coco(train=8, val=2), "--mosaic", 1, "--zoom", 1, "--colour", 0)
+    config = settings(make_coco(train=8, val=2), "--mosaic", 1, "--zoom", 1, "--color", 0)
     loader = TrainingLoader(load_data(config), config, accelerator())
     early, late = (max(len(t["boxes"]) for _, targets in loader.batches(epoch) for t in targets) for epoch in (1, 2))
     assert late <= 2 < early

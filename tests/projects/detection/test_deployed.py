@@ -30,7 +30,7 @@ def deployed(probe: Probe, mean: float = 0.0, std: float = 1 / 255) -> Deployed:
 
 @pytest.mark.parametrize(("height", "width"), [(240, 321), (97, 33), (33, 400), (96, 128), (480, 640), (50, 60)])
 def test_the_canvas_is_that_of_training_within_a_grey_level(height: int, width: int) -> None:
-    """Pillow rounds to whole grey levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
+    """Pillow rounds to whole gray levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
     drawn = draw_scenes(1, seed=4)[0].pixels
     pixels = np.pad(drawn, ((0, 500), (0, 700), (0, 0)), mode="reflect")[:height, :width].copy()
     probe = Probe()

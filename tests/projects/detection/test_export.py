@@ -92,8 +92,8 @@ def path_text(path: Path) -> str:
 
 def test_where_nothing_is_found_the_file_says_so_without_an_error(exported: Any) -> None:
     path, report, _ = exported("small")
-    grey = next(row for row in report["checks"] if row["input_shapes"] == [[2, 131, 97, 3]])
-    assert grey["boxes"] == grey["matched"] == 0
+    gray = next(row for row in report["checks"] if row["input_shapes"] == [[2, 131, 97, 3]])
+    assert gray["boxes"] == gray["matched"] == 0
     for shape in [(1, 64, 96, 3), (3, 130, 77, 3)]:
         image = np.full(shape, 128, dtype=np.uint8)
         boxes, scores, labels, num = open_session(path).run(None, {"image": image})

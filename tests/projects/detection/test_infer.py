@@ -46,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder, and one below it, with scenes, odd sizes, grey, transparent, two of one name, and a text file."""
+    """A folder, and one below it, with scenes, odd sizes, gray, transparent, two of one name, and a text file."""
     folder = tmp_path / "pictures"
     (folder / "more").mkdir(parents=True)
     scenes = [scene.pixels for scene in draw_scenes(3, seed=9)]

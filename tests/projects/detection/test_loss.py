@@ -26,18 +26,18 @@ def target(boxes: list[list[float]], labels: list[int], uncounted: list[bool] | 
 
 
 def responsible(box: list[float]) -> tuple[Tensor, Tensor]:
-    """Centres and strides of the points that have to find a box."""
+    """Centers and strides of the points that have to find a box."""
     every = points()
     labels, _ = assign(every, target([box], [2]))
     assert set(labels.tolist()) <= {2, BACKGROUND}
-    return every.centres[labels == 2], every.strides[labels == 2]
+    return every.centers[labels == 2], every.strides[labels == 2]
 
 
 def test_the_points_of_a_box_lie_near_its_middle_and_inside() -> None:
-    centres, strides = responsible([20, 30, 60, 62])
-    assert len(centres) >= 4
+    centers, strides = responsible([20, 30, 60, 62])
+    assert len(centers) >= 4
     assert set(strides.tolist()) == {8.0}
-    assert ((centres - torch.tensor([40.0, 46.0])).abs() < 1.5 * 8).all()
+    assert ((centers - torch.tensor([40.0, 46.0])).abs() < 1.5 * 8).all()
 
 
 @pytest.mark.parametrize(("side", "stride"), [(12, 8), (40, 8), (80, 8), (81, 16), (126, 16)])
@@ -51,7 +51,7 @@ def test_a_point_between_two_boxes_belongs_to_the_nearer_middle_and_a_small_box_
     drawn = [[10.0, 10, 70, 70], [26, 10, 86, 70], [100, 92, 116, 108], [88, 80, 128, 120]]
     labels, boxes = assign(every, target(drawn, [0, 1, 2, 0]))
     for x, y, number in ((36, 36, 0), (44, 36, 0), (52, 36, 1), (60, 36, 1), (108, 100, 2)):
-        point = (every.centres == torch.tensor([float(x), float(y)])).all(1) & (every.strides == 8)
+        point = (every.centers == torch.tensor([float(x), float(y)])).all(1) & (every.strides == 8)
         assert labels[point].tolist() == [number]
         assert boxes[point].tolist() == [drawn[number]]
     assert (boxes[labels == 0] == torch.tensor([88.0, 80, 128, 120])).all(1).any()
@@ -60,7 +60,7 @@ def test_a_point_between_two_boxes_belongs_to_the_nearer_middle_and_a_small_box_
 def test_points_within_a_box_that_is_not_counted_learn_nothing() -> None:
     every = points()
     labels, _ = assign(every, target([[16, 16, 64, 64], [80, 80, 112, 112]], [0, 1], [True, False]))
-    inside = ((every.centres > 16) & (every.centres < 64)).all(1)
+    inside = ((every.centers > 16) & (every.centers < 64)).all(1)
     assert (labels[inside] == IGNORED).all()
     assert (labels == 1).any()
     assert set(labels[~inside].tolist()) == {BACKGROUND, 1}
@@ -76,9 +76,9 @@ def test_ious_are_torchvisions() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(50, 4, generator=generator) * 20 for _ in range(2))
     a, b = (torch.cat([each[:, :2], each[:, :2] + each[:, 2:] + 0.1], 1) for each in (a, b))
-    iou, generalised = ious(a, b)
+    iou, generalized = ious(a, b)
     torch.testing.assert_close(iou, torchvision.ops.box_iou(a, b).diagonal())
-    torch.testing.assert_close(generalised, torchvision.ops.generalized_box_iou(a, b).diagonal())
+    torch.testing.assert_close(generalized, torchvision.ops.generalized_box_iou(a, b).diagonal())
 
 
 def predictions(truth: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

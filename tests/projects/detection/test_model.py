@@ -41,9 +41,9 @@ def test_every_point_of_every_level_has_an_answer() -> None:
     assert logits.shape == (2, num, 5)
     assert boxes.shape == (2, num, 4)
     assert fits.shape == (2, num)
-    assert points.centres.shape == (num, 2)
+    assert points.centers.shape == (num, 2)
     assert points.strides.unique().tolist() == [8, 16, 32]
-    inside = (boxes[..., :2] < points.centres) & (points.centres < boxes[..., 2:])
+    inside = (boxes[..., :2] < points.centers) & (points.centers < boxes[..., 2:])
     assert inside.all()
 
 
@@ -60,8 +60,8 @@ def test_candidates_lie_on_the_canvas_with_scores_between_0_and_1() -> None:
 
 
 def test_points_stand_in_the_middle_of_their_cells() -> None:
-    centres = grid(2, 3, 8, torch.device("cpu"))
-    assert centres.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
+    centers = grid(2, 3, 8, torch.device("cpu"))
+    assert centers.tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
 
 
 def test_at_first_nearly_everything_is_background() -> None:
@@ -71,7 +71,7 @@ def test_at_first_nearly_everything_is_background() -> None:
     assert float(logits.sigmoid().mean()) == pytest.approx(0.01, abs=0.005)
 
 
-def test_a_batch_is_learnt_by_heart_and_its_boxes_are_found() -> None:
+def test_a_batch_is_learned_by_heart_and_its_boxes_are_found() -> None:
     network, (images, targets) = tiny(), batch()
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     first = last = 0.0

@@ -39,7 +39,7 @@ WRONG = {
     "--mosaic": [["--mosaic", "1.1"]],
     "--mosaic-until": [["--mosaic-until", "-0.1"]],
     "--zoom": [["--zoom", "0.5"]],
-    "--colour": [["--colour", "2"]],
+    "--color": [["--color", "2"]],
     "--score-threshold": [["--score-threshold", "0"], ["--score-threshold", "1"]],
     "--overlap": [["--overlap", "0"]],
     "--max-boxes": [["--max-boxes", "0"]],

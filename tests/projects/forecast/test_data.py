@@ -47,10 +47,10 @@ def test_ett_is_split_into_12_4_and_4_months_and_the_rest_is_left_alone(hourly: 
     assert (len(data.train), len(data.val), len(data.test)) == (8640 - 336 - 96 + 1, 2880 - 96 + 1, 2880 - 96 + 1)
     assert (data.val.first, data.test.first) == (8640 - 336, 11520 - 336)
     inputs, targets = data.test.batch(torch.tensor([0, len(data.test) - 1]))
-    standardised = (hourly.values - data.mean) / data.std
-    np.testing.assert_allclose(inputs[0], standardised[11520 - 336 : 11520], atol=1e-5)
-    np.testing.assert_allclose(targets[0], standardised[11520 : 11520 + 96], atol=1e-5)
-    np.testing.assert_allclose(targets[1], standardised[14400 - 96 : 14400], atol=1e-5)
+    standardized = (hourly.values - data.mean) / data.std
+    np.testing.assert_allclose(inputs[0], standardized[11520 - 336 : 11520], atol=1e-5)
+    np.testing.assert_allclose(targets[0], standardized[11520 : 11520 + 96], atol=1e-5)
+    np.testing.assert_allclose(targets[1], standardized[14400 - 96 : 14400], atol=1e-5)
 
 
 def test_the_scaler_is_that_of_the_training_rows(hourly: Series) -> None:
@@ -62,9 +62,9 @@ def test_the_scaler_is_that_of_the_training_rows(hourly: Series) -> None:
 def test_no_forecast_of_training_reaches_a_row_of_validation(make_table: MakeTable) -> None:
     data = load_data(settings(make_table(300)), CPU)
     first, last = data.train.batch(torch.tensor([0, len(data.train) - 1]))[1][:, :, 0]
-    standardised = torch.from_numpy((data.series.values[:, 0] - data.mean[0]) / data.std[0]).float()
-    torch.testing.assert_close(first, standardised[24:30])
-    torch.testing.assert_close(last, standardised[data.rows[0] - 6 : data.rows[0]])
+    standardized = torch.from_numpy((data.series.values[:, 0] - data.mean[0]) / data.std[0]).float()
+    torch.testing.assert_close(first, standardized[24:30])
+    torch.testing.assert_close(last, standardized[data.rows[0] - 6 : data.rows[0]])
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

@@ -11,11 +11,11 @@ from projects.forecast.model import build_model
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
-@pytest.mark.parametrize("normalise", ["last", "anchor", "revin", "none"])
-def test_raw_rows_give_the_forecast_of_training_in_original_units(head: str, normalise: str) -> None:
+@pytest.mark.parametrize("normalize", ["last", "anchor", "revin", "none"])
+def test_raw_rows_give_the_forecast_of_training_in_original_units(head: str, normalize: str) -> None:
     torch.manual_seed(0)
     settings = {"data": "synthetic", "num_synthetic": 600, "lookback": 48, "horizon": 10, "width": 8}
-    config = settled(Config(**settings, head=head, normalise=normalise))  # type: ignore[arg-type]
+    config = settled(Config(**settings, head=head, normalize=normalize))  # type: ignore[arg-type]
     data = load_data(config, torch.device("cpu"))
     network = build_model(config, 4).eval()
     deployed = Deployed(network, data.mean.tolist(), data.std.tolist(), len(config.levels)).eval()

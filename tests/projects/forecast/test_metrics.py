@@ -91,7 +91,7 @@ def test_coverage_of_true_quantiles_is_what_was_wanted() -> None:
     np.testing.assert_allclose(found["share_below"], LEVELS, atol=0.03)
 
 
-def test_the_worst_windows_are_not_neighbours(forecasts: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_the_worst_windows_are_not_neighbors(forecasts: tuple[torch.Tensor, torch.Tensor]) -> None:
     scores = scored(forecasts, [23])
     errors = (forecasts[0][..., 1] - forecasts[1]).square().mean((1, 2))
     worst = scores.worst_windows(3, apart=4)

@@ -21,11 +21,11 @@ from projects.forecast.model import (
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "segrnn": {"model": "segrnn", "segment": 5},
-    "segrnn, anchor": {"model": "segrnn", "segment": 5, "normalise": "anchor"},
-    "segrnn, point, revin": {"model": "segrnn", "segment": 7, "head": "point", "normalise": "revin"},
+    "segrnn, anchor": {"model": "segrnn", "segment": 5, "normalize": "anchor"},
+    "segrnn, point, revin": {"model": "segrnn", "segment": 7, "head": "point", "normalize": "revin"},
     "lstm": {"model": "lstm"},
     "dlinear": {"model": "dlinear"},
-    "dlinear, point, last": {"model": "dlinear", "head": "point", "normalise": "last"},
+    "dlinear, point, last": {"model": "dlinear", "head": "point", "normalize": "last"},
 }
 LOOKBACK, HORIZON, NUM_COLUMNS = 40, 12, 3
 
@@ -109,7 +109,7 @@ def test_the_lstm_sees_all_columns() -> None:
     network, _ = built("lstm")
     some = windows()
     other = some.clone()
-    other[:, :-1, 1] += 1  # the last row is what the window's normalisation takes from each column
+    other[:, :-1, 1] += 1  # the last row is what the window's normalization takes from each column
     assert not torch.allclose(network(other)[..., 0, :], network(some)[..., 0, :])
 
 
@@ -129,7 +129,7 @@ def test_a_raised_window_is_forecast_as_raised(name: str) -> None:
         torch.testing.assert_close(network(some * 3), network(some) * 3, atol=2e-2, rtol=1e-3)
 
 
-def test_a_learnt_share_of_the_last_row_holds_at_each_step_and_column() -> None:
+def test_a_learned_share_of_the_last_row_holds_at_each_step_and_column() -> None:
     network, _ = built("segrnn, anchor")
     assert isinstance(network, Reversible)
     assert network.kept is not None
@@ -163,7 +163,7 @@ def test_any_segment_fits_any_lookback_and_horizon(segment: int) -> None:
     assert torch.equal(network(other), network(some))
 
 
-def test_the_decomposition_is_a_centred_mean_and_the_rest() -> None:
+def test_the_decomposition_is_a_centered_mean_and_the_rest() -> None:
     rows = windows().transpose(1, 2)
     trend = moving_average(rows, 25)
     assert trend.shape == rows.shape

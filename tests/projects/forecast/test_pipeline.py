@@ -119,7 +119,7 @@ def test_torch_really_is_blocked_there(program: Program, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "recipe",
-    [["--model", "lstm"], ["--model", "dlinear", "--head", "point", "--normalise", "revin", "--time-column", "-"]],
+    [["--model", "lstm"], ["--model", "dlinear", "--head", "point", "--normalize", "revin", "--time-column", "-"]],
 )
 def test_the_other_models_export_and_infer_too(
     recipe: list[object], make_table: MakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

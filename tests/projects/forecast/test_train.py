@@ -36,7 +36,7 @@ WRONG = {
     "--model": [["--model", "transformer"]],
     "--head": [["--head", "both"]],
     "--fill": [["--fill", "mean"]],
-    "--normalise": [["--normalise", "first"]],
+    "--normalize": [["--normalize", "first"]],
     "--lookback": [["--lookback", "-1"]],
     "--horizon": [["--horizon", "0"], ["--horizon", "1e3"], ["--horizon", "100000"]],
     "--season": [["--season", "-1"]],
@@ -102,7 +102,7 @@ def test_a_gap_in_a_table_is_refused_with_nothing_created_and_filled_when_asked_
     [
         ["--model", "lstm"],
         ["--model", "dlinear"],
-        ["--normalise", "revin", "--head", "point", "--loss", "huber"],
+        ["--normalize", "revin", "--head", "point", "--loss", "huber"],
         ["--quantiles", "0.05,0.25,0.5,0.75,0.95", "--no-baselines", "--target", "load", "--backtest", 2],
     ],
     ids=lambda recipe: recipe[1],
@@ -156,7 +156,7 @@ def test_seasonal_naive_is_scored_as_numpy_does(make_table: MakeTable, tmp_path:
 
 
 def test_a_smoke_run_that_does_not_beat_the_naive_rule_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "SMOKE_LOSS_RATIO", 10)  # so short a run has learnt nothing yet
+    monkeypatch.setattr(program, "SMOKE_LOSS_RATIO", 10)  # so short a run has learned nothing yet
     argv = ["--smoke", *TINY, "--lr", 1e-9, "--max-steps", 3, "--num-synthetic", 400, "--run-dir", tmp_path / "run"]
     assert forked.run(lambda words: train(parse_arguments(words)), argv) == 1
     assert (tmp_path / "run" / "checkpoints").exists()
@@ -164,7 +164,7 @@ def test_a_smoke_run_that_does_not_beat_the_naive_rule_fails(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
-def test_one_batch_is_learnt_by_heart(head: str) -> None:
+def test_one_batch_is_learned_by_heart(head: str) -> None:
     losses = [float(loss) for loss in steps(150, head=head)]
     assert losses[-1] < 0.25 * losses[0]
 

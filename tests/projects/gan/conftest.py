@@ -48,7 +48,7 @@ def smoke(program: Program, _smoked: list[Smoke], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their colour tells apart; flat ones without classes."""
+    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their color tells apart; flat ones without classes."""
 
     def make(*, flat: bool = False, **num_per_class: int) -> Path:
         random = np.random.default_rng(0)

@@ -61,7 +61,7 @@ def test_cutout_blanks_a_square_of_at_most_half_the_side_and_nothing_else() -> N
     assert int(heights.min()) >= 3
 
 
-def test_grey_pictures_stay_grey_under_colour() -> None:
+def test_grey_pictures_stay_grey_under_color() -> None:
     torch.manual_seed(0)
     seen = differentiable_augment(images(channels=1).expand(-1, 3, -1, -1), ("color",))
     assert float((seen[:, 0] - seen[:, 2]).abs().max()) < 1e-6

@@ -1,4 +1,4 @@
-"""FID and KID: only with the weights of their network; the way there is torchmetrics' own, and labelled as theirs."""
+"""FID and KID: only with the weights of their network; the way there is torchmetrics' own, and labeled as theirs."""
 
 from pathlib import Path
 

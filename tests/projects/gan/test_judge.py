@@ -1,4 +1,4 @@
-"""The judge: learnt, taken from a run of another project, and the same one after a resume."""
+"""The judge: learned, taken from a run of another project, and the same one after a resume."""
 
 import json
 from pathlib import Path
@@ -24,9 +24,9 @@ def accelerator() -> Accelerator:
     return Accelerator(device="cpu", precision="fp32")
 
 
-def shapes(num: int = 400, *, grey: bool = False, size: int = 8) -> Data:
+def shapes(num: int = 400, *, gray: bool = False, size: int = 8) -> Data:
     pixels, labels = (torch.from_numpy(array) for array in draw_pictures(num, 0, size))
-    pictures = Pictures(pixels[..., :1].contiguous() if grey else pixels, labels)
+    pictures = Pictures(pixels[..., :1].contiguous() if gray else pixels, labels)
     return Data(CLASSES, pictures.take(torch.arange(num // 2)), pictures.take(torch.arange(num // 2, num)))
 
 
@@ -60,12 +60,12 @@ def test_features_are_what_the_last_layer_takes() -> None:
 
 def test_pictures_without_classes_are_judged_by_one_of_drawn_shapes() -> None:
     pictures = shapes()
-    unlabelled = Data([], pictures.train, pictures.held_out)
-    judge = find_judge(Config(**QUICK, num_synthetic=200), unlabelled, accelerator(), None)
+    unlabeled = Data([], pictures.train, pictures.held_out)
+    judge = find_judge(Config(**QUICK, num_synthetic=200), unlabeled, accelerator(), None)
     assert "drawn shapes" in judge.title
-    assert not knows(judge, unlabelled.classes)
-    grey = shapes(grey=True)
-    assert judge.look(grey.held_out.pixels, accelerator())[0].shape == (200, 64)  # three channels from one
+    assert not knows(judge, unlabeled.classes)
+    gray = shapes(gray=True)
+    assert judge.look(gray.held_out.pixels, accelerator())[0].shape == (200, 64)  # three channels from one
 
 
 def test_the_judge_of_a_run_is_the_same_after_a_resume(tmp_path: Path) -> None:

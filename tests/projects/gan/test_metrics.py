@@ -95,7 +95,7 @@ def test_a_planted_copy_is_found_where_it_lies_and_at_0_grey_levels() -> None:
     training = torch.randint(0, 256, (5_000, 4, 4, 3), dtype=torch.uint8, generator=random)
     samples = torch.randint(0, 256, (6, 4, 4, 3), dtype=torch.uint8, generator=random)
     samples[2], samples[5] = training[4_777], training[3]
-    samples[4] = training[100] // 2 * 2  # at most one grey level away
+    samples[4] = training[100] // 2 * 2  # at most one gray level away
     rows, distances = nearest(samples, training)
     assert rows[[2, 4, 5]].tolist() == [4_777, 100, 3]
     assert distances[[2, 5]].tolist() == [0, 0]

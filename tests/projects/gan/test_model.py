@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from projects.gan.model import Architecture, Discriminator, Generator, bake_weights, normalise_weights, weighted
+from projects.gan.model import Architecture, Discriminator, Generator, bake_weights, normalize_weights, weighted
 
 ARCHITECTURES: list[Architecture] = ["dcgan", "resnet"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -26,7 +26,7 @@ def test_pictures_of_every_size_are_drawn_and_judged(
     assert drawn.shape == (5, channels, size, size)
     assert float(drawn.detach().abs().max()) <= 1
     assert float(drawn.detach().std(0).mean()) > 0.01
-    logits = Discriminator(architecture, size, channels, 8, num_classes, normalised=True)(drawn, LABELS)
+    logits = Discriminator(architecture, size, channels, 8, num_classes, normalized=True)(drawn, LABELS)
     assert logits.shape == (5,)
     assert float(logits.detach().std()) > 0
 
@@ -36,7 +36,7 @@ def test_the_label_changes_picture_and_verdict_only_with_classes(architecture: A
     torch.manual_seed(0)
     for num_classes, expected in ((3, True), (0, False)):
         generator = Generator(architecture, 8, 1, 6, 8, num_classes).eval()
-        discriminator = Discriminator(architecture, 8, 1, 8, num_classes, normalised=False)
+        discriminator = Discriminator(architecture, 8, 1, 8, num_classes, normalized=False)
         for part in generator.modules():
             if isinstance(part, nn.Embedding):
                 nn.init.normal_(part.weight)
@@ -49,7 +49,7 @@ def test_the_label_changes_picture_and_verdict_only_with_classes(architecture: A
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_layer_of_the_discriminator_has_spectral_norm_1(architecture: Architecture) -> None:
     torch.manual_seed(0)
-    network = Discriminator(architecture, 16, 3, 8, 3, normalised=True)
+    network = Discriminator(architecture, 16, 3, 8, 3, normalized=True)
     for part in weighted(network):
         with torch.no_grad():
             part.parametrizations.weight.original.mul_(7)  # type: ignore[union-attr, operator]
@@ -68,7 +68,7 @@ def test_every_layer_of_the_discriminator_has_spectral_norm_1(architecture: Arch
 def test_plain_weights_that_are_put_in_place_give_the_same_pictures() -> None:
     torch.manual_seed(0)
     generator = Generator("resnet", 8, 3, 6, 8, 3)
-    normalise_weights(generator)
+    normalize_weights(generator)
     generator(noise(), LABELS)
     expected = generator.eval()(noise(), LABELS).detach()
     bake_weights(generator)

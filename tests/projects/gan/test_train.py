@@ -24,7 +24,7 @@ FACTS = {"architecture": "dcgan", "channels": 3, "num_classes": 4}
 WRONG = {
     "--data": [["--data", "nowhere"], ["--data", ""], ["--data", "cifar10"]],
     "--image-size": [["--image-size", "12"], ["--image-size", "4"], ["--image-size", "512"]],
-    "--augment": [["--augment", "colour"], ["--augment", ""], ["--augment", "color,none"], ["--augment", "color,"]],
+    "--augment": [["--augment", "shear"], ["--augment", ""], ["--augment", "color,none"], ["--augment", "color,"]],
     "--judge": [["--judge", "inception"], ["--judge", "run:"], ["--judge", "run:nowhere"]],
     "--inception-weights": [["--inception-weights", "nowhere.pth"]],
     "--resume": [["--resume", "r", "--run-dir", "q"], ["--resume", "r", "--smoke"]],
@@ -58,7 +58,7 @@ def test_a_wrong_flag_is_named_in_one_line_and_nothing_is_created(
     assert_refused(lambda: parse_arguments(argv), named, tmp_path)
 
 
-@pytest.mark.parametrize("argv", [["--augment", "colour"], ["--data", "nowhere", "--run-dir", "r"]], ids=" ".join)
+@pytest.mark.parametrize("argv", [["--augment", "shear"], ["--data", "nowhere", "--run-dir", "r"]], ids=" ".join)
 def test_the_program_leaves_with_2_and_one_line(argv: list[str], program: Program, tmp_path: Path) -> None:
     done = program("projects.gan.train", *argv)
     assert_left_with_2(done, "error: ", tmp_path)
@@ -199,7 +199,7 @@ def test_a_collapsed_generator_is_called_one_in_log_and_summary(
     train(parse_arguments([*TINY, "--run-dir", str(tmp_path / "run")]))
     said = capsys.readouterr().out
     assert said.count("collapse at step ") == 2
-    assert "samples are nearly alike (neighbours at 0.00 of" in said
+    assert "samples are nearly alike (neighbors at 0.00 of" in said
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["collapsed"] is True
     assert summary["diversity"] < 0.01

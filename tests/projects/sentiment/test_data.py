@@ -123,7 +123,7 @@ def test_a_label_that_train_lacks_is_named(write_table: WriteTable) -> None:
         load(path.parent)
 
 
-def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
+def test_what_cannot_be_learned_from_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     (tmp_path / "one.csv").write_text("text,label\na b,x\nc d,x\n")
     (tmp_path / "none.csv").write_text("text,label\n")
     (tmp_path / "bare.csv").write_text("text,date\na,1\n")

@@ -139,13 +139,13 @@ def test_word_vectors_are_where_training_begins(tmp_path: Path) -> None:
     assert float(weights[vocabulary["acting"]].abs().max()) < 3
 
 
-def test_one_batch_is_learnt_by_heart() -> None:
+def test_one_batch_is_learned_by_heart() -> None:
     losses = [float(loss) for loss in steps(60, label_smoothing=0.0)]
     assert losses[0] > 0.5
     assert losses[-1] < 0.1
 
 
-def test_smoothed_labels_cannot_be_learnt_below_their_entropy() -> None:
+def test_smoothed_labels_cannot_be_learned_below_their_entropy() -> None:
     smoothing = 0.2
     entropy = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     losses = [float(loss) for loss in steps(60, label_smoothing=smoothing)]

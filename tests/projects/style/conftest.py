@@ -31,7 +31,7 @@ def model_path(smoke: Smoke) -> Path:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """A folder, and one below it, with landscapes of odd sizes, one of them grey, and a text file."""
+    """A folder, and one below it, with landscapes of odd sizes, one of them gray, and a text file."""
     folder = tmp_path / "photographs"
     (folder / "more").mkdir(parents=True)
     drawn = draw_landscapes(12, seed=5, size=60)

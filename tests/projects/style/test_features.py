@@ -34,7 +34,7 @@ def test_random_features_do_not_depend_on_the_programs_own_random_numbers() -> N
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], other[name]) for name in one)
     # a change of these numbers would make old and new losses different things
-    assert float(one["colours"].double().sum()) == pytest.approx(REFERENCE_SUM, abs=1e-3)
+    assert float(one["colors"].double().sum()) == pytest.approx(REFERENCE_SUM, abs=1e-3)
 
 
 REFERENCE_SUM = -15.1795
@@ -61,7 +61,7 @@ def test_a_style_is_nearest_to_itself_and_a_photograph_to_its_own_content() -> N
     torch.testing.assert_close(other.loss, expected)
 
 
-def test_a_style_of_one_even_colour_has_a_finite_loss_and_gradient() -> None:
+def test_a_style_of_one_even_color_has_a_finite_loss_and_gradient() -> None:
     perceptual = Perceptual(build_features(Config(), CPU.device), [torch.full((1, 3, 40, 40), 0.5)], Config(), CPU)
     picture = drawn("dots").requires_grad_()
     loss = perceptual(picture, drawn("mosaic"), torch.zeros(1, dtype=torch.int64)).loss.sum()

@@ -18,7 +18,7 @@ def test_a_photograph_becomes_the_file_that_was_asked_for(
 ) -> None:
     source = photographs / "01.png"
     before = source.read_bytes()
-    done = program(MODULE, model_path, source, "--output", "out.jpg", "--style", "strokes", "--keep-colours")
+    done = program(MODULE, model_path, source, "--output", "out.jpg", "--style", "strokes", "--keep-colors")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{source} → out.jpg  42×59, ")
     with Image.open(source) as photograph, Image.open(tmp_path / "out.jpg") as painted:
@@ -67,7 +67,7 @@ def test_inputs_that_cannot_be_are_refused_in_one_line_and_nothing_is_written(
         (["m.onnx", "--output", "o.png"], "INPUT"),
         (["m.onnx", "a.png"], "--output"),
         (["m.onnx", "a.png", "--output", "o", "--size", "0"], "--size 0"),
-        (["m.onnx", "a.png", "--output", "o", "--keep-colours", "2"], "--keep-colours 2"),
+        (["m.onnx", "a.png", "--output", "o", "--keep-colors", "2"], "--keep-colors 2"),
         (["m.onnx", "a.png", "--output", "o", "--outptu", "x"], "--output"),
     ],
 )

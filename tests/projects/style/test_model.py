@@ -1,4 +1,4 @@
-"""The networks: any size, styles that are each other's neighbours in one network, pixels that are not stuck."""
+"""The networks: any size, styles that are each other's neighbors in one network, pixels that are not stuck."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_styles_share_all_filters_and_a_blend_lies_between_them() -> None:
     assert steps.max() < 0.8 * whole
 
 
-def test_an_evenly_coloured_picture_leaves_the_gradients_as_they_are_without_it() -> None:
+def test_an_evenly_colored_picture_leaves_the_gradients_as_they_are_without_it() -> None:
     torch.manual_seed(0)
     network = StyleNet(1, width=8, blocks=5)
     for layer in network.modules():

@@ -55,9 +55,9 @@ def test_the_loss_fell_and_is_compared_with_300_steps_on_a_photograph_not_seen(s
     parts = {name: found[f"held_out_{name}"] * config[f"{name}_weight"] for name in ("content", "style", "tv")}
     assert found["held_out_loss"] == pytest.approx(sum(parts.values()), rel=1e-4)
     assert found["num_compared"] == len(STYLES)
-    assert found["loss_ratio"] == pytest.approx(found["network_loss"] / found["optimised_loss"])
-    assert found["optimised_loss"] < found["network_loss"] < 10 * found["optimised_loss"]
-    assert found["optimised_milliseconds"] > 10 * found["network_milliseconds"] > 0
+    assert found["loss_ratio"] == pytest.approx(found["network_loss"] / found["optimized_loss"])
+    assert found["optimized_loss"] < found["network_loss"] < 10 * found["optimized_loss"]
+    assert found["optimized_milliseconds"] > 10 * found["network_milliseconds"] > 0
 
 
 def test_export_writes_a_file_of_standard_operators_that_says_what_it_is(smoke: Smoke, model_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_the_file_holds_the_network_and_nothing_of_the_features(smoke: Smoke, mo
     assert abs(in_file - sum(tensor.numel() for tensor in weights.values())) < 200
 
 
-def inputs(image: NDArray[np.uint8], blend: list[float], model: OnnxModel, colours: float = 0.0) -> dict[str, object]:
+def inputs(image: NDArray[np.uint8], blend: list[float], model: OnnxModel, colors: float = 0.0) -> dict[str, object]:
     """One photograph for the graph, by its own statistics."""
     return {
         "image": image[None],
         "blend": np.asarray([blend], np.float32),
-        "keep_colours": np.asarray([colours], np.float32),
+        "keep_colors": np.asarray([colors], np.float32),
         "statistics": np.zeros((0, 2, model.metadata["channels"]), np.float32),
     }
 
@@ -113,7 +113,7 @@ def test_the_file_paints_what_the_trained_network_paints_at_any_size(
         assert np.abs(found - expected).max() <= 0.51
 
 
-def test_kept_colours_are_the_photographs_and_the_light_is_the_paintings(model_path: Path) -> None:
+def test_kept_colors_are_the_photographs_and_the_light_is_the_paintings(model_path: Path) -> None:
     model = OnnxModel(model_path, task=TASK, threads=1)
     photograph = draw_landscapes(1, 4, 80)[0]
     painted, kept = (
@@ -170,9 +170,9 @@ def test_a_checkpoint_that_is_not_there_is_named(choice: str, smoke: Smoke, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_of_optimise_has_nothing_to_export(tmp_path: Path) -> None:
+def test_a_run_of_optimize_has_nothing_to_export(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    train(parse_arguments([*TINY, "--method", "optimise", "--max-steps", "2", "--run-dir", str(run_dir)]))
+    train(parse_arguments([*TINY, "--method", "optimize", "--max-steps", "2", "--run-dir", str(run_dir)]))
     before = sorted(run_dir.rglob("*"))
     with pytest.raises(UserError, match="result"):
         export(run_dir, "best", None)

@@ -13,7 +13,7 @@ from tests.projects.style.conftest import TINY, summary
 DRAWN = ["--num-synthetic", "16", *TINY, "--checkpoint-every", "2", "--lr", "0.01"]
 SETTINGS = {
     "feedforward": ["--ema", "0.9", "--precision", "bf16", "--accumulate", "2"],
-    "optimise": ["--method", "optimise", "--precision", "fp32", "--max-steps", "20"],
+    "optimize": ["--method", "optimize", "--precision", "fp32", "--max-steps", "20"],
 }
 
 
@@ -54,13 +54,13 @@ def test_the_features_are_in_no_checkpoint(tmp_path: Path) -> None:
     saved = checkpoint.load(checkpoint.newest_good(tmp_path / "run"))
     assert set(saved) == {"model", "optimizer", "scheduler", "ema", "accelerator", "loop", "ranks"}
     assert set(saved["model"]) == set(saved["ema"]["module"])
-    assert not [name for name in saved["model"] if "feature" in name or "colours" in name or "bands" in name]
+    assert not [name for name in saved["model"] if "feature" in name or "colors" in name or "bands" in name]
 
 
 def test_another_photograph_is_refused_and_no_file_changes(style_picture: Path, tmp_path: Path) -> None:
     run_dir, photograph = tmp_path / "run", tmp_path / "photograph.png"
     photograph.write_bytes(style_picture.read_bytes())
-    settings = ["--method", "optimise", "--data", photograph, *TINY, "--max-steps", 1]
+    settings = ["--method", "optimize", "--data", photograph, *TINY, "--max-steps", 1]
     assert forked.run(main, ["--run-dir", run_dir, *settings]) == 0
     with Image.open(photograph) as picture:
         picture.rotate(180).save(photograph)
@@ -75,6 +75,6 @@ def test_another_style_or_setting_is_refused_and_no_file_changes(style_picture: 
     with Image.open(style_picture) as picture:
         picture.rotate(180).save(style_picture)
     before = forked.contents(run_dir)
-    for setting in (["--max-steps", 2], ["--style-weight", 3], ["--method", "optimise"], ["--style", "synthetic"]):
+    for setting in (["--max-steps", 2], ["--style-weight", 3], ["--method", "optimize"], ["--style", "synthetic"]):
         assert forked.run(main, ["--resume", run_dir, *setting]) == 2
         assert forked.contents(run_dir) == before

@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 @pytest.fixture
 def painter(model_path: Path) -> Painter:
     model = OnnxModel(model_path, task=TASK, threads=1)
-    return Painter(model, [0.5, 0.5, 0.0], keep_colours=0.0, tile=TILE)
+    return Painter(model, [0.5, 0.5, 0.0], keep_colors=0.0, tile=TILE)
 
 
 @pytest.fixture

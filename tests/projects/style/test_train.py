@@ -15,19 +15,19 @@ from tests.conftest import Program
 from tests.projects.style.conftest import TINY, summary
 from tests.refusals import assert_left_with_2, assert_refused
 
-OPTIMISE = ["--method", "optimise"]
+OPTIMIZE = ["--method", "optimize"]
 WRONG = {
-    "--data": [["--data", "nowhere"], ["--data", ""], [*OPTIMISE, "--data", "."]],
+    "--data": [["--data", "nowhere"], ["--data", ""], [*OPTIMIZE, "--data", "."]],
     "--style": [
         ["--style", "nowhere.jpg"],
         ["--style", ""],
-        [*OPTIMISE, "--style", "a,b"],
-        [*OPTIMISE, "--style", "."],
+        [*OPTIMIZE, "--style", "a,b"],
+        [*OPTIMIZE, "--style", "."],
     ],
     "--features": [["--features", "resnet"], ["--features", ""]],
     "--weights": [["--weights", "vgg.pth"]],
     "--method": [["--method", "optimize"]],
-    "--compare": [[*OPTIMISE, "--compare", "1"], ["--compare", "-1"]],
+    "--compare": [[*OPTIMIZE, "--compare", "1"], ["--compare", "-1"]],
     "--crop-size": [["--crop-size", "300"], ["--crop-size", "31"]],
     "nothing to learn": [["--content-weight", "0", "--style-weight", "0"]],
     "--style-weight": [["--style-weight", "-1"], ["--style-weight", "nan"]],
@@ -81,8 +81,8 @@ def test_a_picture_that_is_none_and_names_that_are_twice_are_refused_with_nothin
     assert not run_dir.exists()
 
 
-def test_optimise_brings_the_loss_far_down_and_leaves_the_picture(style_picture: Path, tmp_path: Path) -> None:
-    argv = [*OPTIMISE, "--style", str(style_picture), *TINY, "--image-size", "48", "--style-size", "48"]
+def test_optimize_brings_the_loss_far_down_and_leaves_the_picture(style_picture: Path, tmp_path: Path) -> None:
+    argv = [*OPTIMIZE, "--style", str(style_picture), *TINY, "--image-size", "48", "--style-size", "48"]
     train(parse_arguments([*argv, "--run-dir", str(tmp_path / "run"), "--max-steps", "60", "--epochs", "5"]))
     content = load_content_loss(tmp_path / "run")
     assert content[-1] < 0.4 * content[0]

@@ -47,7 +47,7 @@ def source_run(once: Once) -> Path:
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their colour tells apart, of odd sizes and several modes.
+    """Makes ROOT/SPLIT/CLASS/*.png of pictures that their color tells apart, of odd sizes and several modes.
 
     A number of pictures for each class, or one for all of them; the split "" is the root itself.
     """

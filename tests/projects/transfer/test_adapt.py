@@ -73,13 +73,13 @@ def test_the_new_statistics_are_those_of_the_target_and_the_network_itself_does_
 def test_where_folders_name_classes_the_accuracy_is_told_before_and_after(
     make_folder: MakeFolder, tmp_path: Path
 ) -> None:
-    labelled = run(Classifier(Plain(), 3, 3), settings(make_folder(root=4)), tmp_path)
-    assert {"target_accuracy_before", "target_accuracy_after"} <= labelled.keys()
+    labeled = run(Classifier(Plain(), 3, 3), settings(make_folder(root=4)), tmp_path)
+    assert {"target_accuracy_before", "target_accuracy_after"} <= labeled.keys()
     for number, name in enumerate(CLASSES):
         (tmp_path / "pictures" / name).rename(tmp_path / "pictures" / str(number))
-    unlabelled = run(Classifier(Plain(), 3, 3), settings(tmp_path / "pictures"), tmp_path)
-    assert "target_accuracy_before" not in unlabelled
-    assert unlabelled["adapted_mean_shift"] == labelled["adapted_mean_shift"]
+    unlabeled = run(Classifier(Plain(), 3, 3), settings(tmp_path / "pictures"), tmp_path)
+    assert "target_accuracy_before" not in unlabeled
+    assert unlabeled["adapted_mean_shift"] == labeled["adapted_mean_shift"]
 
 
 def test_shifts_are_in_deviations_of_before_and_ratios_of_deviations() -> None:
@@ -134,7 +134,7 @@ def test_training_adapts_at_the_end_and_sums_it_up(
     assert {"target_accuracy_before", "target_accuracy_after"} <= numbers.keys()
     said = capsys.readouterr().out
     assert "adapted        6 norms to 9 pictures" in said
-    assert "labelled pictures" in said
+    assert "labeled pictures" in said
 
 
 @pytest.mark.usefixtures("_quick")

@@ -44,7 +44,7 @@ def needs(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_view_has_the_size_of_the_network_and_is_normalised(kind: str, pixels: Tensor) -> None:
+def test_a_view_has_the_size_of_the_network_and_is_normalized(kind: str, pixels: Tensor) -> None:
     needs(kind)
     images = view(pixels, list(range(12)), 0, "--augment", kind, "--jitter", 0)
     assert images.shape == (12, 3, 16, 16)

@@ -55,7 +55,7 @@ def assert_all_but_the_head(source: Source, weights: dict[str, Tensor], head: st
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_resnet18_of_timm_takes_a_file_with_timms_names_shapes_and_normalisation(suffix: str, tmp_path: Path) -> None:
+def test_a_resnet18_of_timm_takes_a_file_with_timms_names_shapes_and_normalization(suffix: str, tmp_path: Path) -> None:
     model = timm.create_model("resnet18")
     weights, path = made(model), tmp_path / f"resnet18{suffix}"
     if suffix == ".pth":

@@ -226,12 +226,12 @@ def test_class_weights_are_inverse_to_frequency_and_one_on_average() -> None:
     assert float(weights[torch.from_numpy(labels)].mean()) == pytest.approx(1)
 
 
-def test_pictures_of_every_kind_arrive_upright_in_three_colours(tmp_path: Path) -> None:
+def test_pictures_of_every_kind_arrive_upright_in_three_colors(tmp_path: Path) -> None:
     values = np.zeros((40, 60, 3), np.uint8)
     values[:, :30] = (200, 40, 40)
     picture = Image.fromarray(values)
     kinds = {"rgb.png": picture, "palette.gif": picture.convert("P"), "cmyk.jpg": picture.convert("CMYK")}
-    kinds |= {"alpha.webp": picture.convert("RGBA"), "grey.png": picture.convert("L"), "one.bmp": picture.convert("1")}
+    kinds |= {"alpha.webp": picture.convert("RGBA"), "gray.png": picture.convert("L"), "one.bmp": picture.convert("1")}
     kinds["deep.png"] = Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16)) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90°

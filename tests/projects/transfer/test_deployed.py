@@ -45,7 +45,7 @@ def test_on_pictures_of_the_stored_size_it_equals_evaluation(crop: float, test_f
 def test_the_resize_of_larger_pictures_is_that_of_training_within_a_grey_level(
     height: int, width: int, crop: float
 ) -> None:
-    """Pillow rounds to whole grey levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
+    """Pillow rounds to whole gray levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
     drawn = draw_pictures(1, 4, 96, TARGET_CLASSES, "day")[0][0]
     picture = np.pad(drawn, ((0, 240), (0, 240), (0, 0)), mode="reflect")[:height, :width]
     probe, look = Probe(), Look.of(32, crop, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -108,7 +108,7 @@ def test_a_thawed_layer_is_trained_again_and_a_copy_knows_its_own_layers() -> No
     assert other.backbone.get_submodule("stages.2").training
     assert not other.backbone.get_submodule("stages.0").training
     other.freeze(0)
-    assert not other.backbone.get_parameter("whitening.weight").requires_grad, "it was never learnt"
+    assert not other.backbone.get_parameter("whitening.weight").requires_grad, "it was never learned"
 
 
 def test_frozen_parts_are_in_no_group_of_the_optimizer() -> None:

@@ -205,13 +205,13 @@ def steps(num: int, *argv: object, class_weights: Tensor | None = None) -> Itera
         yield metrics["loss"]
 
 
-def test_one_batch_is_learnt_by_heart() -> None:
+def test_one_batch_is_learned_by_heart() -> None:
     losses = [float(loss) for loss in steps(40, "--label-smoothing", 0)]
     assert losses[0] > 0.8
     assert losses[-1] < 0.05
 
 
-def test_smoothed_labels_cannot_be_learnt_below_their_entropy() -> None:
+def test_smoothed_labels_cannot_be_learned_below_their_entropy() -> None:
     right, wrong = 0.8 + 0.2 / 3, 0.2 / 3
     entropy = -right * math.log(right) - 2 * wrong * math.log(wrong)
     losses = [float(loss) for loss in steps(40, "--label-smoothing", 0.2)]
