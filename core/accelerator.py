@@ -5,13 +5,10 @@ scale, backward, and at the end of an accumulation window unscale, clip, step, u
 before the optimizer sees them: a gradient that is not finite never reaches a weight.
 """
 
-import ctypes
 import math
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Self, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +19,13 @@ from torch.profiler import record_function
 
 from core import distributed
 from core.config import Device, Precision, RunConfig
-from core.errors import RunError, UserError
+from core.devices import choose_device, choose_precision, moved, set_up_backend
+from core.nonfinite import NonFinite, nonfinite_error
 from core.optim import Ema
 
 T = TypeVar("T")
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SKIPPED_IN_A_ROW = 20
-
-
-class NonFinite(RunError):
-    """A loss or a gradient is NaN or infinite; no weight has been touched by it."""
 
 
 class Accelerator:
@@ -68,14 +62,7 @@ class Accelerator:
         # first bad gradient closes a gate that the fused optimizers obey, and check() reads it now and then.
         self._gate = torch.zeros((), device=self.device) if self.device.type == "cuda" else None
         self._gate_step = torch.zeros((), dtype=torch.int64, device=self.device) if self._gate is not None else None
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        else:
-            torch.set_float32_matmul_precision("high")
-            torch.backends.cudnn.benchmark = not deterministic
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
-            torch.use_deterministic_algorithms(True)
+        set_up_backend(self.device, deterministic=deterministic)
         distributed.start(self.world, self.device.type)
 
     @classmethod
@@ -118,7 +105,7 @@ class Accelerator:
     @property
     def dtype(self) -> torch.dtype:
         """What the forward pass computes in."""
-        return DTYPES[self.precision]
+        return _DTYPES[self.precision]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a project's forward pass."""
@@ -128,24 +115,19 @@ class Accelerator:
 
     def to_device(self, batch: T) -> T:
         """The batch with its tensors on the device, wherever they are in tuples, lists and mappings."""
-        if self.device.type == "cpu":  # where every loader puts its tensors
-            return batch
-        moved: Any = batch
-        if isinstance(batch, Tensor):
-            moved = batch.to(self.device, non_blocking=True)
-        elif isinstance(batch, Mapping):
-            moved = {key: self.to_device(value) for key, value in batch.items()}
-        elif isinstance(batch, tuple) and hasattr(batch, "_fields"):
-            moved = type(batch)(*(self.to_device(value) for value in batch))
-        elif isinstance(batch, tuple | list):
-            moved = type(batch)(self.to_device(value) for value in batch)
-        return cast(T, moved)
+        return batch if self.device.type == "cpu" else moved(batch, self.device)  # on a CPU every loader's already are
 
-    def micro_batch(self, index: int, size: int) -> None:
-        """Says that the next train step is number `index` of a window of `size` that makes one optimizer step."""
-        self._window_size, self._window_ends = size, index == size - 1
-        for parallel in self._parallel:  # what DDP's no_sync() does: gradients travel once a window
-            parallel.require_backward_grad_sync = self._window_ends
+    @contextmanager
+    def micro_batch(self, index: int, size: int) -> Iterator[None]:
+        """Within it, step() handles batch number `index` of a window of `size` that makes one optimizer step.
+
+        Outside of it each batch is a window of its own.
+        """
+        self._set_window(size, ends=index == size - 1)
+        try:
+            yield
+        finally:
+            self._set_window(1, ends=True)
 
     def step(
         self,
@@ -153,7 +135,7 @@ class Accelerator:
         optimizer: Optimizer,
         *,
         scheduler: LRScheduler | None = None,
-        ema: Ema | None = None,
+        ema: Ema[Any] | None = None,
     ) -> None:
         """Backward, and at the end of the window the update: unscale, clip, step, schedule, average, zero.
 
@@ -162,7 +144,7 @@ class Accelerator:
         """
         with self._profiled("backward"):
             scaled = loss if self._window_size == 1 else loss / self._window_size
-            (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
+            (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
         if not self._window_ends:
             return
         with self._profiled("optimizer"):
@@ -185,27 +167,26 @@ class Accelerator:
                 "try a lower --lr, --clip-norm 1, or --precision fp32",
             )
 
-    def synchronize(self, modules: Iterable[nn.Module]) -> None:
-        """Gives all ranks rank 0's buffers (running statistics of norms), which each rank counts for itself."""
-        if self.world.size > 1:
-            for module in modules:
-                for buffer in module.buffers():
-                    torch.distributed.broadcast(buffer, src=0)
-
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs: the loss scale and the counts of skipped steps."""
         scaler = self._scaler.state_dict() if self._scaler is not None else None
         return {"scaler": scaler, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what state_dict gave."""
+        """Restores what state_dict gave."""
         self.skipped, self.skipped_in_a_row = int(state["skipped"]), int(state["skipped_in_a_row"])
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(state["scaler"])
 
+    def _set_window(self, size: int, *, ends: bool) -> None:
+        """Sets what step() does with its loss: divide it by `size`, and update the weights where the window ends."""
+        self._window_size, self._window_ends = size, ends
+        for parallel in self._parallel:  # what DDP's no_sync() does: gradients are exchanged once a window
+            parallel.require_backward_grad_sync = ends
+
     def _update(self, loss: Tensor, optimizer: Optimizer) -> bool:
         """Clips and steps in fp32 or bf16."""
-        gradients = list(gradients_of(optimizer))
+        gradients = _gradients(optimizer)
         if self._gate is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             self._update_gated(loss, gradients, optimizer)
             return True
@@ -214,7 +195,7 @@ class Accelerator:
         *norms, value = torch.stack([*torch._foreach_norm(gradients), loss.detach()]).tolist()
         norm = math.hypot(*norms)
         if not math.isfinite(norm + value):
-            raise self._nonfinite(loss, optimizer)
+            raise nonfinite_error(loss, optimizer, self._modules)
         if self.clip_norm is not None and norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / (norm + 1e-6))
         optimizer.step()
@@ -224,22 +205,25 @@ class Accelerator:
         """Clips and steps without waiting for the GPU; a closed gate makes the fused optimizer skip."""
         assert self._gate is not None
         assert self._gate_step is not None
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True) + loss.detach() * 0  # NaN for infinity too
-        if self.clip_norm is not None:
-            torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        norm = self._clip(gradients) + loss.detach() * 0  # NaN for infinity too
         self._gate.logical_or_(~torch.isfinite(norm))
         self._gate_step += self._gate.to(torch.int64)
         optimizer.found_inf = self._gate
         optimizer.step()
+
+    def _clip(self, gradients: list[Tensor]) -> Tensor:
+        """Scales gradients down to clip_norm, if there is one, without waiting for the GPU; returns the norm before."""
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+        if self.clip_norm is not None:
+            torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
     def _update_fp16(self, optimizer: Optimizer) -> bool:
         """Unscales, clips and steps in fp16; an overflow skips the update and halves the loss scale."""
         assert self._scaler is not None
         self._scaler.unscale_(optimizer)
         if self.clip_norm is not None:
-            gradients = list(gradients_of(optimizer))
-            norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-            torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+            self._clip(_gradients(optimizer))
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -254,75 +238,11 @@ class Accelerator:
             )
         return not skipped
 
-    def _nonfinite(self, loss: Tensor, optimizer: Optimizer) -> NonFinite:
-        """The error that names the metric, the first bad parameter and the learning rate."""
-        loss = loss.detach()
-        metric = f"loss is {float(loss):g}"
-        if torch.isfinite(loss):
-            names = {id(p): name for module in self._modules for name, p in module.named_parameters()}
-            bad = (p for g in optimizer.param_groups for p in g["params"] if p.grad is not None)
-            first = next((p for p in bad if not torch.isfinite(p.grad).all()), None)
-            where = "the whole norm" if first is None else names.get(id(first), "an unnamed parameter")
-            metric = f"gradient of {where} is not finite (loss {float(loss):g})"
-        rate = optimizer.param_groups[0]["lr"]
-        return NonFinite(metric, f"learning rate {rate:g}", "try a lower --lr, --clip-norm 1, or look at the data")
-
     def _profiled(self, name: str) -> AbstractContextManager[Any]:
         """A named span for the profiler; nothing at all while it is off."""
         return record_function(name) if self.profiling else nullcontext()
 
 
-def gradients_of(optimizer: Optimizer) -> Iterator[Tensor]:
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
     """The gradients that an optimizer is about to use."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                yield parameter.grad
-
-
-def choose_device(name: Device, local_rank: int) -> torch.device:
-    """The device for a name; UserError where there is no such device."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        reason = "this torch was built without CUDA" if torch.version.cuda is None else "no usable GPU found"
-        raise UserError("no GPU", f"--device cuda: {reason}", "use --device cpu or auto")
-    if name == "cpu" or not available:
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        found = torch.cuda.device_count()
-        where = f"local rank {local_rank}, {found} GPUs"
-        raise UserError("more ranks than GPUs", where, "start fewer, or --device cpu")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
-def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """The precision for a name; auto takes bf16 where the hardware multiplies it natively."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if cpu_has_bf16() else "fp32"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX); elsewhere it would be emulated."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            words = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
-    except OSError:
-        return False
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
-
-
-def keep_freed_memory() -> None:
-    """Stops glibc from giving large freed blocks back to the kernel, which each step would fault in again.
-
-    Measured on two Zen 4 cores: 1.2 to 1.9 times the training rate. Other C libraries are left alone.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(m_mmap_threshold, 1 << 30)
-            mallopt(m_trim_threshold, (1 << 31) - 1)
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from core import randomness
 from core.distributed import World
 from core.errors import RunError, UserError
+from core.worker_watch import WorkerWatch
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -125,8 +126,8 @@ class Source(Protocol):
 class StreamLoader:
     """Batches of samples that `workers` processes load and decode.
 
-    A sample that cannot be loaded, a worker that dies, and one that hangs for longer than `timeout_seconds` raise
-    RunError by name.
+    A sample that cannot be loaded, a worker that dies, and one that gives no batch for `timeout_seconds` raise RunError
+    by name.
     """
 
     def __init__(
@@ -153,39 +154,45 @@ class StreamLoader:
             num_workers=self.workers,
             collate_fn=_Collate(self.collate),
             pin_memory=self.pin_memory,
-            timeout=self.timeout_seconds if self.workers else 0,
             worker_init_fn=_start_worker,
             generator=torch.Generator().manual_seed(0),  # the global generator must not notice a new iterator
         )
         iterator: Any = iter(loader)
-        try:
-            while True:
-                try:
-                    batch = next(iterator)
-                except StopIteration:
-                    return
-                except (RuntimeError, OSError, EOFError) as error:
-                    named = self._named(error)
-                    if self.workers:  # a dead worker's signal, still on its way, must not strike somewhere else
-                        with suppress(RuntimeError):
-                            iterator._shutdown_workers()
-                    raise named from error
-                if isinstance(batch, _Fault):
-                    todo = "look at this sample, or leave it out"
-                    raise RunError("a data worker failed", f"{self.source.name(batch.index)} ({batch.message})", todo)
-                yield batch
-        finally:
-            del iterator
+        with WorkerWatch(getattr(iterator, "_workers", []), self.timeout_seconds) as watch:
+            try:
+                while True:
+                    try:
+                        with watch.waiting():
+                            batch = next(iterator)
+                    except StopIteration:
+                        return
+                    except (RuntimeError, OSError, EOFError) as error:
+                        raise self._named(error, watch) from error
+                    if isinstance(batch, _Fault):
+                        where = f"{self.source.name(batch.index)} ({batch.message})"
+                        raise RunError("a data worker failed", where, "look at this sample, or leave it out")
+                    yield batch
+            finally:
+                if self.workers:  # a dead worker's signal, still on its way, must not strike somewhere else
+                    with suppress(RuntimeError):
+                        iterator._shutdown_workers()
 
-    def _named(self, error: Exception) -> Exception:
-        """The error of a dead or hanging worker in words; any other as it is."""
-        text = str(error)
-        if "timed out" in text:
+    def _named(self, error: Exception, watch: WorkerWatch) -> Exception:
+        """The error of a failing, dead or hanging worker in words; any other as it is."""
+        if watch.has_fired:
             limit = f"no batch for {self.timeout_seconds:g} seconds"
             return RunError("a data worker hangs", limit, "look at the disk, or try --workers 0")
-        caught = text.startswith("Caught ")  # an error of collate, with its traceback
-        if not caught and self.workers and ("DataLoader worker" in text or isinstance(error, OSError | EOFError)):
-            reason = (text or "its connection broke").splitlines()[0]
+        text = str(error)
+        reason = (text.strip() or "its connection broke").splitlines()[-1]
+        if not self.workers:
+            return error
+        if "shared memory" in text or "/torch_" in text:
+            return RunError(
+                "the data workers lack shared memory", reason, "/dev/shm is small; enlarge it or --workers 0"
+            )
+        if text.startswith("Caught "):  # an error of collate, with its traceback
+            return RunError("a data worker failed", reason, "run again with --workers 0 --debug for the traceback")
+        if "DataLoader worker" in text or isinstance(error, OSError | EOFError):
             return RunError("a data worker died", reason, "try fewer --workers; memory may be short")
         return error
 

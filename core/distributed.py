@@ -8,7 +8,9 @@ a CPU and nccl on GPUs.
 import ctypes
 import os
 import signal
+import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from core.errors import UserError
 
-COLLECTIVE_TIMEOUT_SECONDS = 120  # a rank that hangs is noticed by the others after this long
+_COLLECTIVE_TIMEOUT_SECONDS = 120  # a rank that hangs is noticed by the others after this long
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def start(world: World, device_type: str) -> None:
     """Joins the other ranks; does nothing for a single process."""
     if world.size == 1 or dist.is_initialized():
         return
-    leave_with_parent()
-    timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS)
+    _leave_with_parent()
+    timeout = timedelta(seconds=_COLLECTIVE_TIMEOUT_SECONDS)
     # torchrun's store outlives the ranks: without a name for each life, restarted ones may find their forerunners'
     # addresses in it and wait for them (https://github.com/pytorch/pytorch/issues/135712).
     store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
@@ -73,7 +75,12 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def leave_with_parent() -> None:
+def launcher() -> str | None:
+    """What tells one torchrun from another, the same for all restarts of its ranks; None without one."""
+    return f"{socket.gethostname()}/{os.getppid()}" if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def _leave_with_parent() -> None:
     """Asks Linux to end this process when its launcher dies: torchrun, killed, would leave its ranks training."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
@@ -124,3 +131,11 @@ def barrier() -> None:
     """Waits for all ranks."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def broadcast_buffers(modules: Iterable[torch.nn.Module]) -> None:
+    """Gives all ranks rank 0's buffers (running statistics of norms), which each rank counts for itself."""
+    if dist.is_initialized():
+        for module in modules:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)

@@ -34,7 +34,7 @@ class Mean:
         self._count = 0
 
     def add(self, sums: Mapping[str, Tensor], count: int) -> None:
-        """Takes in a batch: scalar tensors with sums over its `count` samples."""
+        """Adds a batch: scalar tensors with sums over its `count` samples."""
         for name, value in sums.items():
             value = value.detach().double()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
@@ -49,3 +49,8 @@ class Mean:
         packed = sum_over_ranks(torch.cat([stacked, stacked.new_tensor([float(self._count)])]))
         *sums, count = packed.tolist()
         return {name: value / count for name, value in zip(names, sums, strict=True)}
+
+
+def count_weights(module: nn.Module, *, trained: bool = False) -> int:
+    """Number of the module's parameters; of those that are trained alone with `trained`."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)

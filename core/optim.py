@@ -7,11 +7,13 @@ Loshchilov and Hutter 2017 (arXiv 1608.03983), one-cycle follows Smith 2018 (arX
 import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -50,7 +52,7 @@ class Combined(Optimizer):
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes up what state_dict gave."""
+        """Restores what state_dict gave."""
         for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.param_groups = self._groups()
@@ -80,23 +82,23 @@ def one_cycle(total_steps: int, rise: float = 0.2, start: float = 0.1, final: fl
     return factor
 
 
-class Ema:
+class Ema(Generic[N]):
     """Exponential moving average of a module's parameters and floating-point buffers, kept in a copy of it.
 
     decay: share of the old average that one step keeps, in [0, 1). It starts lower, min(decay, (1+n)/(10+n)) at
     update n, so that the first weights are soon forgotten.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: N, decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}; give a number of at least 0 and below 1")
         self.decay, self.num_updates = decay, 0
-        self.module = copy.deepcopy(module).requires_grad_(False).eval()
-        self._average, self._live = floats(self.module), floats(module)
-        self._other = list(zip(integers(self.module), integers(module), strict=True))
+        self.module: N = copy.deepcopy(module).requires_grad_(False).eval()
+        self._average, self._live = _floats(self.module), _floats(module)
+        self._other = list(zip(_integers(self.module), _integers(module), strict=True))
 
     def update(self) -> None:
-        """Takes in the module's weights of now."""
+        """Moves the average towards the module's present weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         torch._foreach_lerp_(self._average, self._live, 1 - decay)
@@ -108,22 +110,22 @@ class Ema:
         return {"num_updates": self.num_updates, "module": self.module.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what state_dict gave."""
+        """Restores what state_dict gave."""
         self.num_updates = int(state["num_updates"])
         self.module.load_state_dict(state["module"])
 
 
-def floats(module: nn.Module) -> list[Tensor]:
+def _floats(module: nn.Module) -> list[Tensor]:
     """The module's floating-point parameters and buffers."""
-    return [t.detach() for t in everything(module) if t.is_floating_point()]
+    return [t.detach() for t in _everything(module) if t.is_floating_point()]
 
 
-def integers(module: nn.Module) -> list[Tensor]:
+def _integers(module: nn.Module) -> list[Tensor]:
     """The module's other buffers, such as counts of batches."""
-    return [t.detach() for t in everything(module) if not t.is_floating_point()]
+    return [t.detach() for t in _everything(module) if not t.is_floating_point()]
 
 
-def everything(module: nn.Module) -> Iterable[Tensor]:
+def _everything(module: nn.Module) -> Iterable[Tensor]:
     """The module's parameters, then its buffers."""
     yield from module.parameters()
     yield from module.buffers()

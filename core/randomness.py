@@ -74,7 +74,7 @@ def get_states() -> dict[str, Any]:
     numpy: Any = np.random.get_state()
     name, words, position, has_gauss, cached = numpy
     version, python_words, gauss = random.getstate()
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_gpu = torch.cuda.is_initialized()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if on_gpu else None,

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config import Parser, read_json
+from core.command_line import Parser
 from core.errors import UserError, run_command
+from core.files import read_json
 
-VERSIONS = ("python", "torch", "onnxruntime")
-INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
+_VERSIONS = ("python", "torch", "onnxruntime")
+_INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
 
 
 def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dic
     for path, run in zip(run_dirs, runs, strict=True):
         if run["project"] != first["project"]:
             raise UserError("runs of different projects", path, "collect them apart")
-        settings = [{k: v for k, v in r["config"].items() if k not in INVOCATION_ONLY} for r in (run, first)]
+        settings = [{k: v for k, v in r["config"].items() if k not in _INVOCATION_ONLY} for r in (run, first)]
         if settings[0] != settings[1] or run["environment"]["processor"] != first["environment"]["processor"]:
             raise UserError("runs that differ in more than their seed", path, "collect them apart")
     numbers = {}
@@ -54,7 +55,7 @@ def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dic
         "processor": environment["processor"],
         "gpu": environment["gpu"],
         "threads": [run["environment"]["threads"] for run in runs],
-        "versions": {name: environment[name] for name in VERSIONS if name in environment},
+        "versions": {name: environment[name] for name in _VERSIONS if name in environment},
     }
 
 
@@ -103,7 +104,7 @@ def measured(result: Mapping[str, Any], key: str, form: str) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m core.results", description="Collect runs into a result, or print results.")
+    parser = Parser("core.results", "Collect runs into a result, or print results.")
     parser.add_argument("paths", type=Path, nargs="+", help="run folders with --output, result files without")
     parser.add_argument("--output", type=Path, help="the result file to write")
     parser.add_argument("--name", default="", help="what the table calls the result")

@@ -18,8 +18,8 @@ from torch import Tensor
 from core.download import TIMEOUT_SECONDS, download, sha256_of
 from core.errors import UserError
 
-NESTED_UNDER = ("state_dict", "model", "model_state_dict")  # where training programs put the weights in a .pth
-PREFIXES = ("module.", "_orig_mod.")  # of networks that were wrapped when they were saved
+_NESTED_UNDER = ("state_dict", "model", "model_state_dict")  # where training programs put the weights in a .pth
+_PREFIXES = ("module.", "_orig_mod.")  # of networks that were wrapped when they were saved
 
 
 def torch_hub_file(url: str) -> Path:
@@ -34,14 +34,14 @@ def torch_hub_file(url: str) -> Path:
             size = content_length(url)
             path.parent.mkdir(parents=True, exist_ok=True)  # only now: where there is no network, nothing is created
             download(url, partial, size)
-            check_digest(partial, path.name)
+            _check_digest(partial, path.name)
             partial.replace(path)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise unobtainable(url, error, path) from error
         finally:
             partial.unlink(missing_ok=True)
     try:
-        check_digest(path, path.name)
+        _check_digest(path, path.name)
     except ValueError as error:
         what = f"{path} ({error})"
         raise UserError("a downloaded file was changed", what, "delete it, or put the right one there") from error
@@ -54,7 +54,7 @@ def content_length(url: str) -> int:
         return int(response.headers.get("Content-Length") or 0)
 
 
-def check_digest(path: Path, name: str) -> None:
+def _check_digest(path: Path, name: str) -> None:
     """Raises ValueError for a file that has not the SHA-256 whose begin is in its name, as in resnet18-f37072fd.pth."""
     begin = re.search(r"-([a-f0-9]{8,})\.", name)
     if begin and not sha256_of(path).startswith(begin.group(1)):
@@ -85,16 +85,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             reason = "it holds other objects than tensors, which could run code"
         todo = "give a .safetensors file, or a .pth file of tensors alone"
         raise UserError("not a readable weights file", f"{path} ({reason})", todo) from error
-    for key in NESTED_UNDER:
+    for key in _NESTED_UNDER:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError("no weights in the file", path, "give a file with tensors by name, as state_dict() makes them")
-    return {unwrapped(str(name)): tensor for name, tensor in found.items()}
+    return {_unwrapped(str(name)): tensor for name, tensor in found.items()}
 
 
-def unwrapped(name: str) -> str:
+def _unwrapped(name: str) -> str:
     """A weight's name without the prefixes of wrappers."""
-    for prefix in PREFIXES:
+    for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name

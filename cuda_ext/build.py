@@ -77,6 +77,12 @@ def status(device_type: str) -> Status:
     return _statuses.get(device_type, Status(device_type, False, unknown))
 
 
+def for_run(device_type: str) -> dict[str, str | None]:
+    """Loads or builds a device's kernels, and returns what run.json records of them."""
+    ensure(device_type)
+    return status(device_type).plain()
+
+
 def first_answer(device_type: str) -> bool:
     """What `ensure` answers while it does not know yet."""
     if device_type not in DEVICES:
@@ -119,7 +125,7 @@ def obtain(recipe: Recipe, *, again: bool = False) -> Status:
     began = time.perf_counter()
     try:
         library, built = locate(recipe, again=again)
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(library))
     except Unavailable as error:
         return Status(recipe.device, False, str(error), log=error.log)
     except Exception as error:  # whatever it is, a training must not end because of it

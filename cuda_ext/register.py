@@ -27,9 +27,9 @@ SCHEMAS = (
 
 def define(namespace: str) -> Library:
     """Defines the operators in a namespace; they are there as long as the result is."""
-    library = Library(namespace, "DEF")  # type: ignore[no-untyped-call]
+    library = Library(namespace, "DEF")
     for schema in SCHEMAS:
-        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for name, plain, fake in (
         ("augment", augment, fake_augment),
         ("sigmoid_focal_loss", focal, fake_focal),
@@ -37,7 +37,7 @@ def define(namespace: str) -> Library:
         ("instance_norm_act", norm, fake_norm),
         ("instance_norm_act_backward", norm_backward, fake_norm_backward),
     ):
-        library.impl(name, plain, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        library.impl(name, plain, "CompositeExplicitAutograd")
         register_fake(f"{namespace}::{name}", fake, lib=library)
     operators = getattr(torch.ops, namespace)
     for name, differentiate, save in (

@@ -4,6 +4,7 @@ Forking a process that has torch loaded costs some 40 ms, where starting one cos
 """
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ import torch
 
 from core import checkpoint
 from core.errors import run_command
+from core.program import parse_training
 from core.run import TIME_FIELDS
 
 Main = Callable[[list[str]], None]
@@ -75,6 +77,12 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key not in TIME_FIELDS} for line in lines]
 
 
+def summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json without settings, and without what two equal runs may differ in."""
+    numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
+    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}
+
+
 def assert_killed_runs_end_alike(
     main: Main,
     settings: Sequence[object],
@@ -106,21 +114,28 @@ def assert_killed_runs_end_alike(
     assert num_hit >= len(shares) / 2, "too few of the kills hit a running program"
 
 
+def main_of(program: ModuleType) -> Main:
+    """A project's train program as a function of its command line."""
+    return lambda argv: program.train(parse_training(program.Config, argv))
+
+
 def stopping_at(step: int, program: ModuleType) -> Main:
-    """A project's training (its `train_step` is given a `scheduler`) that sends itself SIGTERM in the step of a number.
-    It ends with exit code 143."""
+    """A project's training that sends itself SIGTERM in the step of a number, and so ends with exit code 143.
+
+    Steps are the updates of the learner that train_step is given; without one, its calls.
+    """
 
     def stop(argv: list[str]) -> None:
-        inner = program.train_step
+        inner, calls = program.train_step, itertools.count(1)
 
         def train_step(*arguments: Any, **rest: Any) -> Any:
             metrics = inner(*arguments, **rest)
-            if rest["scheduler"].last_epoch == step:
+            if (rest["learner"].num_steps if "learner" in rest else next(calls)) == step:
                 signal.raise_signal(signal.SIGTERM)
             return metrics
 
         program.train_step = train_step  # type: ignore[attr-defined]
-        program.train(program.parse_arguments(argv))
+        main_of(program)(argv)
 
     return stop
 

@@ -5,7 +5,6 @@ import os
 import signal
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,23 +12,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from core import distributed
 from core.accelerator import Accelerator
-from core.config import RunConfig, option, parse_training
+from core.config import RunConfig, option
 from core.data import Order, StreamLoader
 from core.evaluation import Mean, evaluating
-from core.optim import Ema, warmup_cosine
+from core.learner import Learner
+from core.optim import warmup_cosine
+from core.program import TrainCommand, parse_training, run_training
 from core.randomness import seed_all
 from core.run import RunFolder
-from core.trainer import Monitor, Stateful, fit, total_steps
+from core.trainer import Monitor, fit, total_steps
 
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyConfig(RunConfig):
+class Config(RunConfig):
     epochs: int = option(3, "passes", low=1, harmless=True)
     batch_size: int = option(8, "samples of a batch", low=1)
     lr: float = option(0.01, "peak learning rate", above=0)
@@ -39,6 +39,11 @@ class ToyConfig(RunConfig):
     fail_rank: int | None = option(None, "rank that fails", low=0)
     fail_step: int | None = option(None, "step at which it fails", low=1)
     fail_kind: str = option("kill", "kill, raise or sleep")
+
+
+@dataclass(frozen=True)
+class ToyFacts:
+    data_sha256: str = "made up"
 
 
 class Vectors:
@@ -60,26 +65,17 @@ class Vectors:
         return f"vector {index}"
 
 
-def train_step(
-    batch: Batch,
-    *,
-    forward: nn.Module,
-    optimizer: AdamW,
-    scheduler: LambdaLR,
-    ema: Ema | None,
-    accelerator: Accelerator,
-    config: ToyConfig,
-) -> dict[str, Tensor]:
+def train_step(batch: Batch, *, learner: Learner[nn.Module], config: Config) -> dict[str, Tensor]:
     vectors, labels = batch
-    step = scheduler.last_epoch + 1
-    if step == config.fail_step and accelerator.world.rank == config.fail_rank:
+    step = learner.num_steps + 1
+    if step == config.fail_step and learner.accelerator.world.rank == config.fail_rank:
         fail(config.fail_kind)
-    with accelerator.autocast():
-        logits = forward(vectors)
+    with learner.accelerator.autocast():
+        logits = learner.forward(vectors)
     loss = F.cross_entropy(logits.float(), labels)
     if step == config.poison_step:
         loss = loss * float("nan")
-    accelerator.step(loss, optimizer, scheduler=scheduler, ema=ema)
+    learner.step(loss)
     return {"loss": loss.detach()}
 
 
@@ -102,52 +98,37 @@ def evaluate(loader: StreamLoader, network: nn.Module) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    command = parse_training(ToyConfig, "tests.toy", {}, argv)
+    train(parse_training(Config, argv))
+
+
+def train(command: TrainCommand[Config]) -> None:
     config = command.config
     accelerator = Accelerator(device="cpu", precision=config.precision, clip_norm=config.clip_norm)
     seed_all(config.seed, rank=0)
     network = nn.Sequential(
         nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
     )
-    forward = accelerator.prepare(network)
     source = Vectors(config.num_samples, seed=5)
     order = Order(len(source), config.batch_size, config.seed, world=accelerator.world)
     loader = StreamLoader(source, order, workers=config.workers)
     held_out = StreamLoader(Vectors(37, seed=6), Order(37, 8, training=False, world=accelerator.world))
     optimizer = AdamW(network.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
-    scheduler = LambdaLR(optimizer, warmup_cosine(total_steps(config, loader), 3))
-    ema = Ema(network, config.ema) if config.ema else None
-    state: dict[str, Stateful] = {"model": network, "optimizer": optimizer, "scheduler": scheduler}
-    if ema is not None:
-        state["ema"] = ema
-    run: RunFolder[Any] = RunFolder.start(
-        "toy", config, command.run_dir, resume=command.resume, facts={}, world=accelerator.world
-    )
-    step = partial(
-        train_step,
-        forward=forward,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        ema=ema,
-        accelerator=accelerator,
-        config=config,
-    )
-    judged = ema.module if ema is not None else network
-    fit(
-        step,
+    schedule = warmup_cosine(total_steps(config, loader), 3)
+    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema)
+    run = RunFolder.start(command, ToyFacts(), accelerator.world)
+    loop = fit(
+        partial(train_step, learner=learner, config=config),
         loader,
         accelerator=accelerator,
-        state=state,
+        state=learner.state(),
         run=run,
-        evaluate=partial(evaluate, held_out, judged),
+        evaluate=partial(evaluate, held_out, learner.averaged),
         monitor=Monitor("loss", larger_is_better=False),
     )
     distributed.stop()
-    run.summarize({})
+    run.summarize(loop.numbers())
 
 
 if __name__ == "__main__":
-    from core.errors import run_command
-
     torch.set_num_threads(1)
-    run_command(main)
+    run_training(Config, train)

@@ -1,24 +1,33 @@
-"""The classifier's settings. This module loads no torch, so a wrong flag is answered at once."""
+"""The classifier's settings, and what a run knows beyond them. This module loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from core.config import RunConfig, option
 from core.errors import UserError
 
-PROJECT = "cifar10"
-MODELS = ("auto", "fast", "resnet18", "resnet20")
-# What --smoke puts in place of the defaults: under a minute on two CPU cores.
-SMOKE = {"data": "synthetic", "epochs": 3, "batch_size": 128, "num_synthetic": 6_000, "log_every": 10}
+_MODELS = ("auto", "fast", "resnet18", "resnet20")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """Fields beyond core's: the network, the recipe, the augmentation, the split."""
 
-    data: str = option("cifar10", "cifar10 (downloads it), synthetic, or a folder with train/CLASS/* and test/CLASS/*")
-    epochs: int = option(24, "passes over the training data", low=1, harmless=True)
+    smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on two CPU cores
+        "data": "synthetic",
+        "epochs": 3,
+        "batch_size": 128,
+        "num_synthetic": 6_000,
+        "log_every": 10,
+    }
+    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {"synthetic": {"epochs": 4}}
+
+    data: str = option(
+        "cifar10", "cifar10 (downloads it), synthetic, or a folder with train/CLASS/* and test/CLASS/*", harmless=True
+    )
+    epochs: int = option(24, "passes over the training data; 4 for synthetic", low=1, harmless=True)
     batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
     model: str = option("auto", "fast, resnet18, resnet20, timm:NAME, or auto: resnet18 on a GPU, fast on a CPU")
     optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with Nesterov momentum, or AdamW")
@@ -29,23 +38,42 @@ class Config(RunConfig):
     warmup: float = option(0.2, "share of the training in which the rate rises", low=0, below=1)
     label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
     crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
-    flip: bool = option(True, "mirror half of the pictures")
+    flip: bool = option(True, "mirror half of the images")
     cutout: int = option(0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64)
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
-    test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
-    image_size: int = option(32, "side of the square that pictures are brought to, in pixels", low=16, high=512)
+    test_flip: bool = option(True, "predict from an image and its mirror image, as validation, test and export do")
+    image_size: int = option(32, "side of the square that images are resized to, in pixels", low=16, high=512)
     val_fraction: float = option(0.05, "share of train/ used for validation where there is no val/", above=0, below=1)
-    num_synthetic: int = option(12_000, "pictures that `synthetic` draws for training", low=100, high=1_000_000)
+    num_synthetic: int = option(9_000, "images that `synthetic` makes for training", low=100, high=1_000_000)
     resident: Literal["auto", "yes", "no"] = option(
-        "auto", "hold all pictures in memory; auto does where they take less than 4 GB", harmless=True
+        "auto", "hold all images in memory; auto does where they take less than 4 GB", harmless=True
     )
 
     def check(self) -> None:
-        """Raises UserError for a model, a folder or a crop that cannot be."""
-        if self.model not in MODELS and not (self.model.startswith("timm:") and self.model[5:]):
-            raise UserError("unknown model", f"--model {self.model}", f"choose from {', '.join(MODELS)}, timm:NAME")
+        """Raises UserError for a model or an image size that cannot be."""
+        if self.model not in _MODELS and not (self.model.startswith("timm:") and self.model[5:]):
+            raise UserError("unknown model", f"--model {self.model}", f"choose from {', '.join(_MODELS)}, timm:NAME")
+        if self.data == "cifar10" and self.image_size != 32:
+            raise UserError("CIFAR-10 images are 32 pixels wide", f"--image-size {self.image_size}", "leave it out")
+
+    def check_present(self, *, resuming: bool) -> None:
+        """Raises UserError for data that is not there."""
         if self.data not in ("cifar10", "synthetic") and not (Path(self.data) / "train").is_dir():
             todo = "give cifar10, synthetic, or a folder that holds train/CLASS/*.jpg"
             raise UserError("unknown data", f"--data {self.data}", todo)
-        if self.data == "cifar10" and self.image_size != 32:
-            raise UserError("CIFAR-10 pictures are 32 pixels wide", f"--image-size {self.image_size}", "leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What export and inference need of a run beyond its settings.
+
+    model: the network's name. mean, std: per channel of the training images, of values in [0, 1]. data_sha256: of the
+    training images' names and pixels.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_train: int
+    data_sha256: str

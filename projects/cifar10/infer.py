@@ -1,86 +1,10 @@
-"""Classifies pictures with an exported file: python -m projects.cifar10.infer MODEL.onnx PICTURE_OR_FOLDER...
+"""Classifies images with an exported file: python -m projects.cifar10.infer MODEL.onnx IMAGE_OR_FOLDER...
 
-numpy, Pillow and onnxruntime; no torch. Names and probabilities go to standard output; where pictures lie in
-folders named like classes, their accuracy goes to standard error.
+numpy, Pillow and onnxruntime; no torch. Core has the program, which all image classifiers share.
 """
 
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from core import images
-from core.config import Parser
-from core.errors import UserError, run_command
-from core.inference import OnnxModel
-
-TASK = "image classification"
-BATCH = 64
-
-
-def main() -> None:
-    """The command line."""
-    parser = Parser(prog="python -m projects.cifar10.infer", allow_abbrev=False)
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write predictions.jsonl and sheet.png there")
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes to show for a picture (default: 3)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line on standard output")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    arguments = parser.parse_args()
-    if arguments.top < 1:
-        raise UserError("value out of range", f"--top {arguments.top}", "give at least 1")
-    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
-        raise UserError("not a folder", f"--output {arguments.output}", "give another")
-    model = OnnxModel(arguments.model, task=TASK)
-    paths = [path for path, _ in images.collect(arguments.inputs)]
-    predict(model, paths, arguments.top, arguments.json, arguments.output)
-
-
-def predict(model: OnnxModel, paths: Sequence[Path], top: int, as_json: bool, output: Path | None) -> None:
-    """Prints a line a picture, in the order of paths; writes predictions and a sheet where `output` is given."""
-    classes: list[str] = model.metadata["classes"]
-    lines, right, known = [], 0, 0
-    for path, probabilities in classify(model, paths):
-        order = np.argsort(-probabilities, kind="stable")[:top]
-        best = [{"label": classes[k], "probability": round(float(probabilities[k]), 6)} for k in order]
-        record = {"path": str(path), "label": best[0]["label"], "probability": best[0]["probability"], "top": best}
-        lines.append(json.dumps(record))
-        known += path.parent.name in classes
-        right += path.parent.name == best[0]["label"]
-        shown = "  ".join(f"{each['label']} {each['probability']:.1%}" for each in best)
-        print(lines[-1] if as_json else f"{path}  {shown}")
-    if known:
-        share = f"{right / known:.4f} of {known:,} pictures whose folder names a class"
-        print(f"accuracy {share}", file=sys.stderr)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        sheet([json.loads(line) for line in lines[:64]], output / "sheet.png")
-
-
-def classify(model: OnnxModel, paths: Sequence[Path]) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """Yields (path, probabilities [num_classes]); neighbors of one size share a batch."""
-    decoded = ((path, images.decode(path)) for path in paths)
-    for _, same_size in groupby(decoded, key=lambda pair: pair[1].shape):
-        while chunk := [pair for _, pair in zip(range(BATCH), same_size, strict=False)]:
-            probabilities = model.run(image=np.stack([image for _, image in chunk]))["probabilities"]
-            yield from zip((path for path, _ in chunk), probabilities, strict=True)
-
-
-def sheet(records: Sequence[dict[str, Any]], path: Path) -> None:
-    """The first pictures with what they were taken for."""
-    from core import plots
-
-    pictures = np.stack([images.square(images.decode(Path(record["path"])), 96) for record in records])
-    captions = [f"{record['label']} {record['probability']:.0%}" for record in records]
-    plots.picture_grid(pictures, captions, path, columns=min(8, len(records)))
-
+from core.vision.classification import run_inference
+from projects.cifar10.config import Config, Facts
 
 if __name__ == "__main__":
-    run_command(main)
+    run_inference(Config, Facts)

@@ -1,27 +1,22 @@
-"""Generated pictures of ten shapes, a stand-in for CIFAR-10 that needs no download: only the outline tells
+"""Generated images of ten shapes, a stand-in for CIFAR-10 that needs no download: only the outline tells
 the class, while color, texture, pose, light, clutter and noise are random and say nothing about it."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-CLASSES: tuple[str, ...] = (
-    "arrow", "crescent", "cross", "heart", "hexagon", "ring", "spiral", "square", "star", "triangle",
-)  # fmt: skip
+from projects.cifar10.outlines import CLASSES, TAU, Array, Labels, outline_distances
 
-Array: TypeAlias = npt.NDArray[np.floating[Any]]
-Labels: TypeAlias = npt.NDArray[np.int64]
-Pictures: TypeAlias = npt.NDArray[np.uint8]
+Images: TypeAlias = npt.NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator
 
-# Pictures are always drawn in whole chunks, so that picture i does not depend on how many were asked for.
+# Images are always drawn in whole chunks, so that image i does not depend on how many were asked for.
 CHUNK = 100
-TAU = 2 * np.pi
 
 
-def draw_pictures(num: int, seed: int, size: int = 32) -> tuple[Pictures, Labels]:
-    """Draw the first `num` pictures of the endless sequence that belongs to `seed`.
+def draw_images(num: int, seed: int, size: int = 32) -> tuple[Images, Labels]:
+    """Draw the first `num` images of the endless sequence that belongs to `seed`.
 
     Returns uint8 images [num, size, size, 3] in RGB and int64 labels [num] that index CLASSES; every ten
     consecutive labels from the start hold each class once. Raises ValueError for an argument out of range.
@@ -45,8 +40,8 @@ def _check(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value}, allowed are whole numbers from {low} to {high}")
 
 
-def _draw_chunk(rng: Rng, size: int) -> tuple[Pictures, Labels]:
-    """Draw CHUNK pictures back to front: backdrop, clutter, shadow, shape, occluders, light, noise."""
+def _draw_chunk(rng: Rng, size: int) -> tuple[Images, Labels]:
+    """Draw CHUNK images back to front: backdrop, clutter, shadow, shape, occluders, light, noise."""
     labels = rng.permuted(np.tile(np.arange(len(CLASSES)), (CHUNK // len(CLASSES), 1)), axis=1).ravel()
     line = ((np.arange(size) + 0.5) * (2 / size) - 1).astype(np.float32)
     x, y = np.broadcast_arrays(line[None, None, :], line[None, :, None])
@@ -61,9 +56,9 @@ def _draw_chunk(rng: Rng, size: int) -> tuple[Pictures, Labels]:
     light_angle = _uniform(rng, 0, TAU)
     light_x, light_y = np.cos(light_angle), np.sin(light_angle)
     u, v = _to_local(x, y, pose)
-    distance = _distance(labels, u, v, knob) * (pose["scale"] * size / 2)
+    distance = outline_distances(labels, u, v, knob) * (pose["scale"] * size / 2)
     drop = _uniform(rng, 0.06, 0.16)
-    below = _distance(labels, *_to_local(x + light_x * drop, y + light_y * drop, pose), knob) * pose["scale"]
+    below = outline_distances(labels, *_to_local(x + light_x * drop, y + light_y * drop, pose), knob) * pose["scale"]
     shadow = np.clip(0.5 - below / _uniform(rng, 0.1, 0.35), 0, 1) * _uniform(rng, 0.1, 0.6)
     image = image * (1 - shadow)[..., None]
 
@@ -88,7 +83,7 @@ def _draw_chunk(rng: Rng, size: int) -> tuple[Pictures, Labels]:
 
 
 def _uniform(rng: Rng, low: float, high: float) -> Array:
-    """Draw one number per picture, float32 [CHUNK, 1, 1] in [low, high)."""
+    """Draw one number per image, float32 [CHUNK, 1, 1] in [low, high)."""
     return rng.uniform(low, high, (CHUNK, 1, 1)).astype(np.float32)
 
 
@@ -151,7 +146,7 @@ def _pattern(rng: Rng, u: Array, v: Array, size: Array | int, low: float, high: 
 
 
 def _clutter(rng: Rng, x: Array, y: Array, size: int, reach: float, chance: float) -> Array:
-    """Draw the cover in [0, 1] of one small blob or stroke per picture, absent from most of them."""
+    """Draw the cover in [0, 1] of one small blob or stroke per image, absent from most of them."""
     start_x, start_y = _uniform(rng, -reach, reach), _uniform(rng, -reach, reach)
     length, angle = np.maximum(_uniform(rng, -0.5, 0.9), 0.01), _uniform(rng, 0, TAU)
     along_x, along_y = np.cos(angle) * length, np.sin(angle) * length
@@ -181,82 +176,9 @@ def _pose(rng: Rng) -> dict[str, Array]:
 
 
 def _to_local(x: Array, y: Array, pose: dict[str, Array]) -> tuple[Array, Array]:
-    """Carry picture coordinates into the frame in which the shape fills the unit circle."""
+    """Carry image coordinates into the frame in which the shape fills the unit circle."""
     dx, dy = x - pose["x"], y - pose["y"]
     depth = pose["scale"] * (1 + dx * pose["tilt_x"] + dy * pose["tilt_y"])
     cos, sin = np.cos(pose["angle"]), np.sin(pose["angle"])
     u, v = (dx * cos + dy * sin) / depth, (dy * cos - dx * sin) / depth
     return (u + v * pose["slant"]) * pose["stretch"] * pose["mirror"], v / pose["stretch"]
-
-
-def _distance(labels: Labels, u: Array, v: Array, knob: Array) -> Array:
-    """Signed distance [CHUNK, size, size] to each outline, below 0 inside; knob in [0, 1] varies it."""
-    distance = np.empty_like(u)
-    for label, name in enumerate(CLASSES):
-        rows = labels == label
-        distance[rows] = _class_distance(name, u[rows], v[rows], knob[rows])
-    return distance
-
-
-def _class_distance(name: str, u: Array, v: Array, knob: Array) -> Array:
-    """Signed distance to one class's outline in its own frame, same shape as u."""
-    radius = np.hypot(u, v)
-    distance: Array
-    if name == "ring":
-        distance = np.abs(radius - 0.74) - (0.13 + 0.13 * knob)
-    elif name == "crescent":
-        bite = np.hypot(u - 0.6 - 0.12 * knob, v) - (0.66 + 0.06 * knob)
-        distance = np.maximum(np.hypot(u - 0.2, v) - 0.9, -bite)
-    elif name == "spiral":
-        pitch = 0.44
-        turn = np.arctan2(v, u) / TAU % 1
-        arm = np.clip(np.round(radius / pitch - turn), 0, 1)
-        stroke = np.abs(radius - pitch * (arm + turn))
-        distance = np.minimum(stroke, np.hypot(u - 2 * pitch, v)) - (0.09 + 0.04 * knob)
-    elif name == "heart":
-        side, up = np.abs(u) / 1.7, 0.52 - v / 1.7
-        fold = 0.5 * np.maximum(side + up, 0)
-        lower = np.minimum(np.hypot(side, up - 1), np.hypot(side - fold, up - fold)) * np.sign(side - up)
-        upper = np.hypot(side - 0.25, up - 0.75) - 0.125**0.5
-        distance = np.where(side + up > 1, upper, lower) * 1.7 - 0.02
-    else:
-        distance = _polygon_distance(_corners(name, knob[:, 0, 0]), u, v) - 0.04
-    return distance
-
-
-def _corners(name: str, knob: Array) -> Array:
-    """Corners [num_pictures, num_corners, 2] of a straight-edged class; knob [num_pictures] in [0, 1]."""
-    one = np.ones_like(knob)
-    if name == "arrow":
-        head, wide, thin = 0.3 * knob - 0.1, 0.62 + 0.16 * knob, 0.18 + 0.12 * knob
-        us = [one, head, head, -0.95 * one, -0.95 * one, head, head]
-        vs = [0 * one, wide, thin, thin, -thin, -thin, -wide]
-    elif name == "cross":
-        far, near = 0.92 * one, 0.19 + 0.13 * knob
-        us = [far, far, near, near, -near, -near, -far, -far, -near, -near, near, near]
-        vs = us[-3:] + us[:-3]
-    else:
-        num_corners = {"triangle": 3, "square": 4, "hexagon": 6, "star": 10}[name]
-        reach = [(0.4 + 0.12 * knob) if name == "star" and i % 2 else 0.97 * one for i in range(num_corners)]
-        # The v axis points down, so a quarter turn back stands a star on its feet.
-        turns = [(i + (0.5 if name == "square" else 0)) / num_corners - 0.25 for i in range(num_corners)]
-        us = [r * float(np.cos(TAU * turn)) for r, turn in zip(reach, turns, strict=True)]
-        vs = [r * float(np.sin(TAU * turn)) for r, turn in zip(reach, turns, strict=True)]
-    return np.stack([np.stack(us, axis=1), np.stack(vs, axis=1)], axis=2).astype(np.float32)
-
-
-def _polygon_distance(corners: Array, u: Array, v: Array) -> Array:
-    """Signed distance from [num_pictures, size, size] points to each picture's closed polygon."""
-    corners_u, corners_v = corners[:, :, 0, None, None], corners[:, :, 1, None, None]
-    squared = np.full_like(u, np.inf)
-    sign = np.ones_like(u)
-    for i in range(corners.shape[1]):
-        # Index i - 1 wraps round to the last corner, which closes the outline.
-        edge_u, edge_v = corners_u[:, i - 1] - corners_u[:, i], corners_v[:, i - 1] - corners_v[:, i]
-        du, dv = u - corners_u[:, i], v - corners_v[:, i]
-        nearest = np.clip((du * edge_u + dv * edge_v) / (edge_u * edge_u + edge_v * edge_v), 0, 1)
-        squared = np.minimum(squared, np.square(du - edge_u * nearest) + np.square(dv - edge_v * nearest))
-        is_above = dv >= 0
-        sign[(is_above != (v >= corners_v[:, i - 1])) & (is_above == (edge_u * dv > edge_v * du))] *= -1
-    distance: Array = np.sqrt(squared) * sign
-    return distance

@@ -16,9 +16,9 @@ from core.data import Loader
 from core.distributed import World
 from core.evaluation import evaluating
 from core.run import RunFolder
-from core.trainer import LoopState
+from core.training_state import LoopState
 from projects.forecast import pictures
-from projects.forecast.config import Config
+from projects.forecast.config import Config, Facts
 from projects.forecast.data import Batch, Data, Windows, evaluation_loader
 from projects.forecast.metrics import Scale, Scores, naive_error
 from projects.forecast.model import seasonal_naive, solve_dlinear
@@ -81,7 +81,7 @@ def summary_of(results: Results, config: Config) -> dict[str, float]:
 
 
 def draw(
-    run: RunFolder[Config],
+    run: RunFolder[Config, Facts],
     data: Data,
     network: nn.Module,
     accelerator: Accelerator,
@@ -125,22 +125,14 @@ def panel(data: Data, network: nn.Module, accelerator: Accelerator, window: int,
     }
 
 
-def report(run: RunFolder[Config], loop: LoopState, results: Results) -> str:
-    """What a person reads at the end."""
-    lines = ["", f"{'test, standardized':<22}{'MSE':>8}{'MAE':>9}"]
-    lines += [f"{name:<22}{result['mse']:>8.4f}{result['mae']:>9.4f}" for name, result in results.items()]
+def report_lines(run: RunFolder[Config, Facts], loop: LoopState, results: Results) -> dict[str, str]:
+    """The results as the closing report shows them, by name."""
+    lines = {"test": f"{'MSE':>8}{'MAE':>9}  of standardized columns"}
+    lines |= {name: f"{result['mse']:>8.4f}{result['mae']:>9.4f}" for name, result in results.items()}
     own = results[run.config.model]
     if "coverage" in own:
-        lines.append(
-            f"{100 * own['coverage_wanted']:.0f} % interval holds {100 * own['coverage']:.1f} % of the test values"
-        )
-    drawn = "curves.png, forecasts.png, worst.png, errors.png" + (", calibration.png" if "coverage" in own else "")
-    return "\n".join(
-        [
-            *lines,
-            f"windows        {own['num_windows']:,}, weights of step {loop.best_step} (val MSE {loop.best:.4f})",
-            f"run folder     {run.path}  (test.json, metrics.jsonl, tensorboard/, checkpoints/)",
-            f"pictures       {run.path}/plots: {drawn}",
-            f"next           python -m projects.forecast.export {run.path}",
-        ]
-    )
+        wanted, coverage = 100 * own["coverage_wanted"], 100 * own["coverage"]
+        lines["interval"] = f"of {wanted:.0f} % holds {coverage:.1f} % of the test values"
+    lines["windows"] = f"{own['num_windows']:,}, weights of step {loop.best_step} (val MSE {loop.best:.4f})"
+    lines["all numbers"] = f"{run.path}/test.json"
+    return lines

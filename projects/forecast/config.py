@@ -4,14 +4,16 @@ import argparse
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option, real_number
+from core.command_line import real_number
+from core.config import RunConfig, option
 from core.errors import UserError
 
-PROJECT = "forecast"
+TASK = "time series forecasting"
 ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
 # What a model takes where a setting is left at 0 or auto.
@@ -20,27 +22,27 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "lstm": {"lookback": 96, "lr": 1e-3, "loss": "mae", "normalize": "last"},
     "dlinear": {"lookback": 336, "lr": 5e-3, "loss": "mse", "normalize": "none"},
 }
-# What --smoke puts in place of the defaults: under a minute on one CPU core.
-SMOKE = {
-    "data": "synthetic",
-    "num_synthetic": 4_000,
-    "lookback": 168,
-    "horizon": 48,
-    "width": 64,
-    "segment": 24,
-    "epochs": 10,
-    "patience": 0,
-    "lr": 3e-3,
-    "ema": 0.98,
-    "log_every": 10,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """Fields beyond core's: the table, the split, the window, the network, the baselines."""
 
-    data: str = option("etth1", f"{', '.join(ETT)} (downloads it), synthetic, or a CSV file")
+    smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on one CPU core
+        "data": "synthetic",
+        "num_synthetic": 4_000,
+        "lookback": 168,
+        "horizon": 48,
+        "width": 64,
+        "segment": 24,
+        "epochs": 10,
+        "patience": 0,
+        "lr": 3e-3,
+        "ema": 0.98,
+        "log_every": 10,
+    }
+
+    data: str = option("etth1", f"{', '.join(ETT)} (downloads it), synthetic, or a CSV file", harmless=True)
     time_column: str | None = option(None, "column of timestamps (none: guessed; -: the file has none)")
     time_format: str | None = option(None, "how timestamps are written, as for strptime (none: ISO 8601)")
     target: str = option("all", "columns to forecast: all numbers, or names with commas between")
@@ -76,10 +78,7 @@ class Config(RunConfig):
     num_synthetic: int = option(8_000, "rows that `synthetic` makes", low=100, high=1_000_000)
 
     def check(self) -> None:
-        """Raises UserError for data, a split, a window or quantiles that cannot be."""
-        if self.data not in (*ETT, "synthetic") and not Path(self.data).is_file():
-            todo = f"give {', '.join(ETT)}, synthetic, or a CSV file that is there"
-            raise UserError("unknown data", f"--data {self.data}", todo)
+        """Raises UserError for a split, a window or quantiles that cannot be."""
         if not self.target.strip(" ,"):
             raise UserError("no column to forecast", f"--target {self.target!r}", "give all, or names of columns")
         if self.data in ETT and (self.split not in ("auto", "ett")):
@@ -93,10 +92,51 @@ class Config(RunConfig):
         if self.model == "segrnn" and self.width % 2:
             raise UserError("segrnn wants an even width", f"--width {self.width}", "give an even one")
 
+    def check_present(self, *, resuming: bool) -> None:
+        """Raises UserError for data that is not there."""
+        if self.data not in (*ETT, "synthetic") and not Path(self.data).is_file():
+            todo = f"give {', '.join(ETT)}, synthetic, or a CSV file that is there"
+            raise UserError("unknown data", f"--data {self.data}", todo)
+
     @property
     def levels(self) -> tuple[float, ...]:
         """The quantiles of the head; (0.5,) for the point head."""
         return parse_quantiles(self.quantiles) if self.head == "quantile" else (0.5,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What export and inference need of a run beyond its settings.
+
+    model: the network's name. columns: those that are forecast. time_column, time_format: None where the table has no
+    timestamps, and where they are ISO 8601. frequency_unit, frequency_count: how far apart rows are, as in
+    frequency.Frequency. season: rows of the naive baseline's season. mean, std: of each column's training rows, in its
+    own units. rows: of training, validation and test. num_train: windows. data_sha256: of all numbers of the columns.
+    """
+
+    model: str
+    columns: tuple[str, ...]
+    time_column: str | None
+    time_format: str | None
+    frequency_unit: Literal["microsecond", "month", "month end", "row"]
+    frequency_count: int
+    season: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    rows: tuple[int, ...]
+    num_train: int
+    data_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Facts):
+    """What the exported file knows besides: rows that it looks back on and forecasts, the rule for missing numbers,
+    and the levels of its quantiles."""
+
+    lookback: int
+    horizon: int
+    fill: Literal["none", "linear", "previous"]
+    quantiles: tuple[float, ...]
 
 
 def settled(config: Config) -> Config:

@@ -1,41 +1,31 @@
 """Exports a run's forecaster: python -m projects.forecast.export RUN_DIR writes RUN_DIR/model.onnx.
 
-The graph takes the last `lookback` rows in original units, [batch, lookback, columns], and gives the next `horizon`
-rows in original units: it standardizes, normalizes each window, forecasts, and undoes both. A quantile head has a
-second output with all levels.
+The graph takes rows float32 [N, lookback, columns] in original units and gives forecasts in original units: it
+standardizes with the training rows' mean and deviation, and back.
 """
 
-import argparse
-from pathlib import Path
-from typing import Any
-
-from core.config import answer_early, export_parser, from_plain
-from core.errors import run_command
-from projects.forecast.config import PROJECT, Config
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    return export_parser("projects.forecast.export").parse_args(argv)
-
+from core.program import ExportCommand, ExportOptions, answer_early, parse_export, run_export
+from projects.forecast.config import TASK, Config, Facts, ModelFacts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    answer_early(parse_arguments)
+    answer_early(parse_export, Config, ExportOptions)
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from core.export import ExportSpec, chosen_checkpoint, export_onnx, output_path, run_metadata
+from core.export import ExportSpec, export_onnx, print_next
+from core.stored_run import StoredRun, load_run
 from projects.forecast.model import build_model
 
-TASK = "time series forecasting"
 PARITY_BATCHES = (1, 3, 8)
 
 
 class Deployed(nn.Module):
     """The network between rows in original units."""
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], num_levels: int) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], num_levels: int) -> None:
         super().__init__()
         self.network, self.num_levels = network, num_levels
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
@@ -52,62 +42,46 @@ class Deployed(nn.Module):
         return (forecast, levels) if self.num_levels > 1 else forecast
 
 
-def build_deployed(facts: dict[str, Any], config: Config, weights: dict[str, Tensor]) -> Deployed:
-    """The module to export, from what the run knows and a checkpoint's weights."""
-    network = build_model(config, len(facts["columns"]))
-    network.load_state_dict(weights)
-    return Deployed(network, facts["mean"], facts["std"], len(config.levels)).eval()
+def build_deployed(run: StoredRun[Config, Facts]) -> Deployed:
+    """The module to export, with a checkpoint's weights."""
+    network = build_model(run.config, len(run.facts.columns))
+    network.load_state_dict(run.weights())
+    return Deployed(network, run.facts.mean, run.facts.std, len(run.config.levels)).eval()
 
 
-def walks(num: int, facts: dict[str, Any], lookback: int) -> tuple[Tensor, ...]:
+def walks(num: int, facts: Facts, lookback: int) -> tuple[Tensor, ...]:
     """An input of random walks round the columns' means, in original units."""
     generator = torch.Generator().manual_seed(num)
-    steps = torch.randn(num, lookback, len(facts["columns"]), generator=generator)
+    steps = torch.randn(num, lookback, len(facts.columns), generator=generator)
     walked = steps.cumsum(1) / lookback**0.5
-    return (walked * torch.tensor(facts["std"]).float() + torch.tensor(facts["mean"]).float(),)
+    return (walked * torch.tensor(facts.std).float() + torch.tensor(facts.mean).float(),)
 
 
-def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
+def export(command: ExportCommand[ExportOptions]) -> None:
     """Writes the ONNX file and its parity report."""
-    folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
-    config = from_plain(Config, run["config"], run_dir / "run.json")
-    output = output_path(run_dir, output)
-    facts = run["facts"]
-    deployed = build_deployed(facts, config, state["ema"]["module"] if config.ema else state["model"])
-    metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)
-    for name in ("columns", "time_column", "time_format", "frequency", "mean", "std"):
-        metadata[name] = facts[name]
-    metadata |= {"lookback": config.lookback, "horizon": config.horizon, "fill": config.fill}
-    metadata["quantiles"] = list(config.levels)
-    metadata["input"] = "series: float32 [batch, lookback, columns], original units, the newest row last"
-    metadata["output"] = "forecast: float32 [batch, horizon, columns], original units"
-    several = len(config.levels) > 1
-    if several:
-        metadata["output"] += "; quantiles: float32 [batch, horizon, columns, levels]"
-    shape: list[int | str] = ["batch", config.horizon, len(facts["columns"])]
+    run = load_run(command.run_dir, command.options.checkpoint, Config, Facts)
+    config, facts, output = run.config, run.facts, command.output
+    outputs = {"forecast": "float32 [batch, horizon, columns], original units"}
+    shapes: list[list[int | str]] = [["batch", config.horizon, len(facts.columns)]]
+    if len(config.levels) > 1:
+        outputs["quantiles"] = "float32 [batch, horizon, columns, levels], original units"
+        shapes.append([*shapes[0], len(config.levels)])
     spec = ExportSpec(
-        module=deployed,
+        module=build_deployed(run),
+        task=TASK,
+        facts=ModelFacts(
+            **vars(facts), lookback=config.lookback, horizon=config.horizon, fill=config.fill, quantiles=config.levels
+        ),
+        inputs={"series": "float32 [batch, lookback, columns], original units, the newest row last"},
+        outputs=outputs,
         example=walks(2, facts, config.lookback),
-        input_names=["series"],
-        output_names=["forecast", "quantiles"] if several else ["forecast"],
         dynamic_shapes=({0: "batch"},),
-        output_shapes=[shape, [*shape, len(config.levels)]] if several else [shape],
+        output_shapes=shapes,
         parity_inputs=[walks(num, facts, config.lookback) for num in PARITY_BATCHES],
-        metadata=metadata,
     )
-    report = export_onnx(spec, output)
-    worst = max(row["max_difference"] for row in report["checks"])
-    size_mb = output.stat().st_size / 1e6
-    print(f"{output}  {size_mb:.2f} MB, from {folder.name}")
-    print(f"parity      {len(report['checks'])} shapes, largest difference {worst:.1e} (allowed {spec.tolerance:g})")
-    print(f"next        python -m projects.forecast.infer {output} SERIES.csv")
-
-
-def main() -> None:
-    """The command line."""
-    arguments = parse_arguments()
-    export(arguments.run_dir, arguments.checkpoint, arguments.output)
+    export_onnx(spec, run, output)
+    print_next(run, output, "SERIES.csv")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_export(Config, ExportOptions, export)

@@ -7,7 +7,7 @@ import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,15 +74,6 @@ class Frequency:
             return int(np.iinfo(np.int64).max)
         day = calendar.monthrange(year, month)[1] if self.unit == "month end" else last.day
         return int((last.replace(year=year, month=month, day=day) - datetime(1970, 1, 1)) / timedelta(microseconds=1))
-
-    def to_plain(self) -> dict[str, Any]:
-        """The frequency as plain data for JSON."""
-        return {"unit": self.unit, "count": self.count}
-
-    @classmethod
-    def from_plain(cls, data: dict[str, Any]) -> Self:
-        """What to_plain gave."""
-        return cls(data["unit"], int(data["count"]))
 
 
 @dataclass(frozen=True)

@@ -14,33 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import Parser, whole_number
+from core.command_line import whole_number
 from core.errors import UserError, run_command
 from core.inference import OnnxModel
-from projects.forecast.config import NO_TIME_COLUMN
+from core.program import infer_parser
+from projects.forecast.config import NO_TIME_COLUMN, TASK, Config, ModelFacts
 from projects.forecast.frequency import Frequency
 from projects.forecast.series import Series, read_series
 
-TASK = "time series forecasting"
 MOST_PANELS = 12
 Levels = NDArray[np.float32]  # [horizon, columns, levels]
 
 
 def main() -> None:
     """The command line."""
-    parser = Parser(prog="python -m projects.forecast.infer", allow_abbrev=False)
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
+    written = "FILE.csv, or a folder for forecast.csv and forecast.png (default: SERIES.forecast.csv in this folder)"
+    parser = infer_parser(Config, None, written)
     parser.add_argument("series", type=Path, metavar="SERIES.csv", help="a table with the model's columns")
     parser.add_argument("--horizon", type=whole_number, metavar="N", help="rows to forecast (default: the model's)")
-    parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="FILE.csv, or a folder for forecast.csv and forecast.png (default: "
-        "SERIES.forecast.csv in this folder); the picture has the same name with .png"
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON object a row on standard output")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     arguments = parser.parse_args()
     table, picture = where_to_write(arguments.output, arguments.series)
-    model = OnnxModel(arguments.model, task=TASK)
+    model = OnnxModel(arguments.model, task=TASK, facts=ModelFacts)
     horizon = chosen_horizon(arguments.horizon, model)
     series = read_for(model, arguments.series)
     levels = forecast(model, series)[:horizon]
@@ -73,51 +67,51 @@ def where_to_write(output: Path | None, series: Path) -> tuple[Path, Path]:
     return paths
 
 
-def chosen_horizon(wanted: int | None, model: OnnxModel) -> int:
+def chosen_horizon(wanted: int | None, model: OnnxModel[ModelFacts]) -> int:
     """Rows to forecast, at most what the model can. Raises UserError for more."""
-    most: int = model.metadata["horizon"]
+    most = model.facts.horizon
     if wanted is not None and not 1 <= wanted <= most:
         todo = f"give 1 to {most}, or train with --horizon {wanted}" if wanted > most else f"give 1 to {most}"
         raise UserError("the model forecasts no such horizon", f"--horizon {wanted}", todo)
     return most if wanted is None else wanted
 
 
-def read_for(model: OnnxModel, path: Path) -> Series:
+def read_for(model: OnnxModel[ModelFacts], path: Path) -> Series:
     """The table, as the model wants it. Raises UserError for other columns, another rhythm, or too few rows."""
-    told = model.metadata
+    facts = model.facts
     series = read_series(
         path,
-        time_column=NO_TIME_COLUMN if told["time_column"] is None else told["time_column"],
-        time_format=told["time_format"],
-        target=told["columns"],
-        fill=told["fill"],
+        time_column=NO_TIME_COLUMN if facts.time_column is None else facts.time_column,
+        time_format=facts.time_format,
+        target=facts.columns,
+        fill=facts.fill,
     )
-    if len(series) < told["lookback"]:
+    if len(series) < facts.lookback:
         where = f"{path}: {len(series)} rows"
-        raise UserError("too short a series", where, f"the model looks back on {told['lookback']} rows")
-    trained = Frequency.from_plain(told["frequency"])
+        raise UserError("too short a series", where, f"the model looks back on {facts.lookback} rows")
+    trained = Frequency(facts.frequency_unit, facts.frequency_count)
     if series.frequency.count != trained.count or series.frequency.unit.split()[0] != trained.unit.split()[0]:
         where = f"{path}: rows are {series.frequency} apart"
         raise UserError("another frequency than the model's", where, f"it was trained on rows {trained} apart")
     return series
 
 
-def forecast(model: OnnxModel, series: Series) -> Levels:
+def forecast(model: OnnxModel[ModelFacts], series: Series) -> Levels:
     """All levels for the model's whole horizon, in original units; float32 [horizon, columns, levels]."""
-    rows = series.values[-model.metadata["lookback"] :].astype(np.float32)
+    rows = series.values[-model.facts.lookback :].astype(np.float32)
     outputs = model.run(series=rows[None])
     found: Levels = outputs["quantiles"][0] if "quantiles" in outputs else outputs["forecast"][0, ..., None]
     return found
 
 
-def as_records(model: OnnxModel, times: Sequence[str], levels: Levels) -> list[dict[str, Any]]:
+def as_records(model: OnnxModel[ModelFacts], times: Sequence[str], levels: Levels) -> list[dict[str, Any]]:
     """A record a row: its time, and for each column the forecast and the ends of its interval."""
     records = []
-    names = [suffix(level, model.metadata["quantiles"]) for level in model.metadata["quantiles"]]
+    names = [suffix(level, model.facts.quantiles) for level in model.facts.quantiles]
     order = sorted(range(len(names)), key=lambda k: names[k] != "")  # the forecast itself first
     for time, row in zip(times, levels, strict=True):
-        record: dict[str, Any] = {model.metadata["time_column"] or "row": time}
-        for column, numbers in zip(model.metadata["columns"], row, strict=True):
+        record: dict[str, Any] = {model.facts.time_column or "row": time}
+        for column, numbers in zip(model.facts.columns, row, strict=True):
             record |= {f"{column}{names[k]}": float(f"{numbers[k]:.7g}") for k in order}
         records.append(record)
     return records
@@ -139,11 +133,11 @@ def as_csv(records: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def draw(model: OnnxModel, series: Series, levels: Levels, path: Path) -> None:
+def draw(model: OnnxModel[ModelFacts], series: Series, levels: Levels, path: Path) -> None:
     """History, forecast and interval of each column, of the first MOST_PANELS."""
     from projects.forecast import pictures
 
-    shown = min(model.metadata["lookback"], max(2 * len(levels), 24))
+    shown = min(model.facts.lookback, max(2 * len(levels), 24))
     panels = [
         {
             "caption": name,
@@ -154,7 +148,7 @@ def draw(model: OnnxModel, series: Series, levels: Levels, path: Path) -> None:
         for k, name in enumerate(series.columns[:MOST_PANELS])
     ]
     title = f"Forecast from {series.shown(-1)} on"
-    pictures.forecast_grid(panels, model.metadata["quantiles"], path, title=title)
+    pictures.forecast_grid(panels, model.facts.quantiles, path, title=title)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from core.accelerator import Accelerator, choose_precision, cpu_has_bf16
+from core.accelerator import Accelerator
+from core.devices import choose_precision, cpu_has_bf16
 from core.errors import UserError
 from core.optim import Ema
 
@@ -93,12 +94,23 @@ def test_accumulated_micro_batches_equal_one_large_batch(clip_norm: float | None
     for index in range(4):
         assert content(parts) == before
         assert emas[1].num_updates == 0
-        accelerator.micro_batch(index, 4)
         part = slice(index * 8, index * 8 + 8)
-        accelerator.step(loss_of(parts, (inputs[part], labels[part])), optimizers[1], ema=emas[1])
+        with accelerator.micro_batch(index, 4):
+            accelerator.step(loss_of(parts, (inputs[part], labels[part])), optimizers[1], ema=emas[1])
     assert emas[1].num_updates == 1
     assert all(p.grad is None for p in parts.parameters())
     torch.testing.assert_close(dict(whole.named_parameters()), dict(parts.named_parameters()))
+
+
+def test_after_a_window_that_an_error_ended_a_batch_is_a_window_of_its_own() -> None:
+    whole, after = network(), network()
+    accelerator = Accelerator(device="cpu", precision="fp32")
+    with pytest.raises(KeyError), accelerator.micro_batch(0, 4):
+        raise KeyError
+    for module in (whole, after):
+        step = Accelerator(device="cpu", precision="fp32").step if module is whole else accelerator.step
+        step(loss_of(module, batches(1)[0]), SGD(module.parameters(), lr=1.0))
+    assert content(whole) == content(after) != content(network())
 
 
 def test_autocast_computes_in_the_chosen_precision() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import MANIFEST, Broken, load, newest_good, save, sealed, verify
+from core.checkpoint import MANIFEST, Broken, sealed, load, newest_good, save, verify
 from core.errors import UserError
 
 
@@ -70,7 +70,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing file": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
     "other step": (lambda f: (shutil.rmtree(f), shutil.copytree(f.with_name("step-00000001"), f)), "it is step 1"),
     "a name outside": (foreign_name, r"\.\./\.\./x"),
-    "newer format": (resealed(format=2), "format 2"),
+    "newer format": (resealed(format=3), "format 3"),
     "files is a list": (resealed(files=["state.json", "model.safetensors"]), MANIFEST),
     "step is a word": (resealed(step="two"), MANIFEST),
     "file without size": (resealed(files={"state.json": {}, "model.safetensors": {}}), MANIFEST),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from core import checkpoint
+from core import checkpoint, files
 from core.checkpoint import load, newest_good, rotate, save, verify
 from core.errors import RunError
 
@@ -30,7 +30,7 @@ def state(step: int, num: int = 100) -> dict[str, Any]:
 
 def system(monkeypatch: pytest.MonkeyPatch, **replaced: Any) -> None:
     """Replaces calls of the operating system, for checkpoints only."""
-    monkeypatch.setattr(checkpoint, "os", SimpleNamespace(**{**vars(os), **replaced}))
+    monkeypatch.setattr(files, "os", SimpleNamespace(**{**vars(os), **replaced}))
 
 
 @pytest.mark.parametrize("number", range(5))

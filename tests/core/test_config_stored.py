@@ -7,27 +7,29 @@ from typing import Any, Literal
 
 import pytest
 
-from core.config import Command, RunConfig, from_plain, option, parse_training, to_plain
+from core.config import RunConfig, from_plain, option
 from core.errors import UserError
+from core.plain import to_plain
+from core.program import TrainCommand, parse_training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """A project's settings with every kind of field."""
 
-    flavour: Literal["plain", "sour"] = option("plain", "how it tastes")
-    flip: bool = option(True, "mirror pictures")
+    flavor: Literal["plain", "sour"] = option("plain", "how it tastes")
+    flip: bool = option(True, "mirror images")
     source: Path | None = option(None, "a folder")
     limit: int | None = option(None, "largest number", low=1)
 
 
-def parse(*argv: object) -> Command[Config]:
+def parse(*argv: object) -> TrainCommand[Config]:
     """A parsed command line."""
-    return parse_training(Config, "projects.any.train", {}, [str(word) for word in argv])
+    return parse_training(Config, [str(word) for word in argv])
 
 
 def test_settings_survive_json() -> None:
-    config = parse("--source", "a/ü", "--limit", 3, "--flavour", "sour", "--lr", "0.1", "--clip-norm", 1).config
+    config = parse("--source", "a/ü", "--limit", 3, "--flavor", "sour", "--lr", "0.1", "--clip-norm", 1).config
     assert from_plain(Config, json.loads(json.dumps(to_plain(config))), "run.json") == config
 
 
@@ -41,8 +43,8 @@ BAD_VALUES: list[tuple[str, Any]] = [
     ("lr", float("inf")),
     ("lr", "0.1"),
     ("flip", 1),
-    ("flavour", "sweet"),
-    ("flavour", ["plain"]),
+    ("flavor", "sweet"),
+    ("flavor", ["plain"]),
     ("source", 3),
     ("seed", -1),
     ("keep", 1),

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ from torch import Tensor, nn
 
 from core import checkpoint
 from core.checkpoint import MANIFEST
-from core.config import RunConfig, to_plain
+from core.config import RunConfig
 from core.errors import RunError, UserError
-from core.export import (
-    ExportSpec,
-    chosen_checkpoint,
-    export_onnx,
-    quantize_dynamic_int8,
-    report_path,
-    run_metadata,
-)
+from core.export import ExportSpec, difference, export_onnx, report_path
 from core.inference import OnnxModel
+from core.plain import to_plain
+from core.quantize import quantize_dynamic
+from core.stored_run import StoredRun, load_run
 
 ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What inference reads."""
+
+    classes: tuple[str, ...] = ("ä", "b")
 
 
 class Classifier(nn.Module):
@@ -49,7 +53,7 @@ class Classifier(nn.Module):
         return x.softmax(1)
 
 
-def pictures(*shape: int) -> tuple[Tensor]:
+def images(*shape: int) -> tuple[Tensor]:
     """Random bytes."""
     return (torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)),)
 
@@ -61,13 +65,14 @@ def spec(fault: str = "", **changes: Any) -> ExportSpec:
     """What to export."""
     settings: dict[str, Any] = {
         "module": Classifier(fault),
-        "example": pictures(2, 6, 7),
-        "input_names": ["image"],
-        "output_names": ["probabilities"],
+        "example": images(2, 6, 7),
+        "task": "test",
+        "facts": Facts(),
+        "inputs": {"image": "uint8 [batch, height, width, 3]"},
+        "outputs": {"probabilities": "float32 [batch, 4]"},
         "dynamic_shapes": ({0: "batch", 1: "height", 2: "width"},),
         "output_shapes": [["batch", 4]],
-        "parity_inputs": [pictures(*shape) for shape in SHAPES],
-        "metadata": {"schema_version": "1", "task": "test", "classes": ["ä", "b"], "settings": {"lr": 0.1}},
+        "parity_inputs": [images(*shape) for shape in SHAPES],
     }
     return ExportSpec(**{**settings, **changes})
 
@@ -76,7 +81,12 @@ def spec(fault: str = "", **changes: Any) -> ExportSpec:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A file and its parity report."""
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    return path, export_onnx(spec(), path)
+    return path, export_onnx(spec(), stored(path.parent), path)
+
+
+def stored(folder: Path) -> StoredRun[RunConfig, Facts]:
+    """The run that is exported."""
+    return StoredRun(folder, RunConfig(lr=0.3), Facts(), step=2, state={}, commit="abc")
 
 
 def test_the_parity_report_holds_every_shape(exported: tuple[Path, dict[str, Any]]) -> None:
@@ -90,18 +100,23 @@ def test_the_parity_report_holds_every_shape(exported: tuple[Path, dict[str, Any
 
 def test_metadata_come_back(exported: tuple[Path, dict[str, Any]]) -> None:
     path, report = exported
-    metadata = OnnxModel(path, task="test").metadata
-    assert metadata.pop("parity") == report
-    assert metadata == {"schema_version": 1, "task": "test", "classes": ["ä", "b"], "settings": {"lr": 0.1}}
+    model = OnnxModel(path, task="test", facts=Facts)
+    assert model.facts == Facts()
+    metadata = model.metadata
+    assert metadata["parity"] == report
+    assert (metadata["project"], metadata["step"], metadata["commit_training"]) == ("core", 2, "abc")
+    assert metadata["training"]["lr"] == 0.3
+    assert "data" not in metadata["training"]  # it may be a path of this machine
+    assert list(metadata["inputs"]) == ["image"]
 
 
 def test_a_file_loads_alone_in_another_folder_at_any_size(
     exported: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "copy.onnx").write_bytes(exported[0].read_bytes())
-    model = OnnxModel(tmp_path / "copy.onnx", task="test", threads=1)
+    model = OnnxModel(tmp_path / "copy.onnx", task="test", facts=Facts, threads=1)
     for shape in [(4, 32, 30), (1, 1, 1)]:
-        inputs = pictures(*shape)
+        inputs = images(*shape)
         with torch.inference_mode():
             expected = Classifier().eval()(*inputs).numpy()
         found = model.run(image=inputs[0].numpy())["probabilities"]
@@ -150,7 +165,7 @@ def test_a_wrong_graph_is_a_run_error_and_leaves_everything_as_it_was(
     if old is not None:
         (tmp_path / "model.onnx").write_bytes(old)
     with pytest.raises(RunError, match=message) as caught:
-        export_onnx(spec(fault, **changes), tmp_path / "model.onnx")
+        export_onnx(spec(fault, **changes), stored(tmp_path), tmp_path / "model.onnx")
     assert "\n" not in str(caught.value)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == ([] if old is None else [old])
     assert capfd.readouterr().out == ""
@@ -159,18 +174,20 @@ def test_a_wrong_graph_is_a_run_error_and_leaves_everything_as_it_was(
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run with checkpoints at steps 1, 2 and 3, the best at 2."""
-    run = {"format": 1, "project": "any", "config": to_plain(RunConfig()), "facts": {}, "environment": {"commit": None}}
+    run = {"format": 2, "project": "core", "config": to_plain(RunConfig()), "facts": to_plain(Facts())}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     for step in (1, 2, 3):
-        checkpoint.save(tmp_path, step, {"loop": {"step": step, "best_step": 2}}, project="any")
+        tree = {"loop": {"step": step}, "model": {"weight": torch.full((2,), float(step))}, "optimizer": {}}
+        checkpoint.save(tmp_path, step, tree, project="core", best_step=2)
     return tmp_path
 
 
 @pytest.mark.parametrize(("choice", "step"), [("best", 2), ("last", 3), ("1", 1), ("0003", 3)])
 def test_a_checkpoint_is_chosen_by_name_or_step(choice: str, step: int, run_dir: Path) -> None:
-    folder, state, run = chosen_checkpoint(run_dir, choice, "any")
-    assert folder.name == f"step-{step:08d}"
-    assert (state["loop"]["step"], run["project"]) == (step, "any")
+    run = load_run(run_dir, choice, RunConfig, Facts)
+    assert (run.step, run.facts, run.commit) == (step, Facts(), "unknown")
+    assert run.weights()["weight"].tolist() == [step, step]
+    assert "optimizer" not in run.state
 
 
 WRONG: Sequence[tuple[str, str]] = [
@@ -184,26 +201,31 @@ WRONG: Sequence[tuple[str, str]] = [
 @pytest.mark.parametrize(("choice", "message"), WRONG)
 def test_a_checkpoint_that_is_not_there_is_a_user_error(choice: str, message: str, run_dir: Path) -> None:
     with pytest.raises(UserError, match=message):
-        chosen_checkpoint(run_dir, choice, "any")
+        load_run(run_dir, choice, RunConfig, Facts)
 
 
 def test_a_broken_best_checkpoint_is_not_replaced_by_another(run_dir: Path) -> None:
     (run_dir / "checkpoints" / "step-00000002" / MANIFEST).unlink()
     with pytest.raises(UserError, match="step-00000002"):
-        chosen_checkpoint(run_dir, "best", "any")
-    with pytest.raises(UserError, match=r"made by projects\.any"):
-        chosen_checkpoint(run_dir, "best", "other")
+        load_run(run_dir, "best", RunConfig, Facts)
 
 
-def test_every_file_can_tell_where_it_comes_from(run_dir: Path) -> None:
-    (run_dir / "summary.json").write_text('{"config": {}, "accuracy": 0.5}', encoding="utf-8")
-    run = json.loads((run_dir / "run.json").read_bytes())
-    metadata = run_metadata(run_dir, run, 2, RunConfig(lr=0.3), "test")
-    assert (metadata["project"], metadata["task"], metadata["step"]) == ("any", "test", 2)
-    assert metadata["metrics"] == {"accuracy": 0.5}
-    assert metadata["training"]["lr"] == 0.3
-    assert "data" not in metadata["training"]  # it may be a path of this machine
-    assert metadata["commit_training"] == "unknown"
+def test_the_best_checkpoint_is_read_once_and_no_other_is_opened(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path) or read(path))  # type: ignore[func-returns-value]
+    load_run(run_dir, "best", RunConfig, Facts)
+    tensors = [path for path in opened if path.suffix == ".safetensors"]
+    assert tensors == [run_dir / "checkpoints" / "step-00000002" / "model.safetensors"]
+
+
+@pytest.mark.parametrize(("dtype", "apart", "expected"), [("uint8", 2, 2.0), ("int64", 2, 2.0), ("float32", 2, 0.5)])
+def test_whole_numbers_are_compared_absolutely_and_others_relatively(dtype: str, apart: int, expected: float) -> None:
+    before = np.array([4, 1], dtype=dtype)
+    assert difference(before + np.array([0, apart], dtype=dtype), before) == expected
+    assert difference(before[:1], before) == float("inf")
 
 
 class Words(nn.Module):
@@ -222,18 +244,18 @@ class Words(nn.Module):
 
 def test_a_dynamically_quantized_copy_is_smaller_says_the_same_and_leaves_the_source_alone(tmp_path: Path) -> None:
     tokens = torch.arange(35).view(5, 7)
-    parts = {"module": Words(), "example": (tokens,), "parity_inputs": [(tokens[:1, :1],)], "input_names": ["tokens"]}
+    parts = {"module": Words(), "example": (tokens,), "parity_inputs": [(tokens[:1, :1],)], "inputs": {"tokens": ""}}
     changes = {
-        "output_names": ["scores"],
+        "outputs": {"scores": ""},
         "output_shapes": [["batch", 5]],
         "dynamic_shapes": ({0: "batch", 1: "length"},),
     }
-    export_onnx(spec(**parts, **changes), tmp_path / "model.onnx")
+    export_onnx(spec(**parts, **changes), stored(tmp_path), tmp_path / "model.onnx")
     before = (tmp_path / "model.onnx").read_bytes()
-    quantize_dynamic_int8(tmp_path / "model.onnx", tmp_path / "small.onnx")
+    quantize_dynamic(tmp_path / "model.onnx", tmp_path / "small.onnx")
     assert (tmp_path / "model.onnx").read_bytes() == before
     assert (tmp_path / "small.onnx").stat().st_size < 0.5 * len(before)
-    whole, small = (OnnxModel(tmp_path / name, task="test") for name in ("model.onnx", "small.onnx"))
+    whole, small = (OnnxModel(tmp_path / name, task="test", facts=Facts) for name in ("model.onnx", "small.onnx"))
     assert {key: small.metadata[key] for key in whole.metadata} == whole.metadata
     for inputs in (tokens.numpy(), tokens.numpy()[:2, :3]):
         expected, found = (model.run(tokens=inputs)["scores"] for model in (whole, small))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from core.errors import UserError
 from core.inference import OnnxModel
 
 ROOT = Path(__file__).parents[2]
-METADATA = {"schema_version": "1", "task": "doubling", "classes": json.dumps(["ä", "b"]), "note": "plain text"}
+FACTS = {"classes": ["ä", "b"], "threshold": 0.5}
+METADATA = {"schema_version": "2", "task": '"doubling"', "facts": json.dumps(FACTS)}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the file says of itself."""
+
+    classes: tuple[str, ...]
+    threshold: float
 
 
 def model(metadata: dict[str, str], *, external: str | None = None) -> bytes:
@@ -38,6 +48,11 @@ def model(metadata: dict[str, str], *, external: str | None = None) -> bytes:
     return bytes(made.SerializeToString())
 
 
+def facts(**changes: Any) -> bytes:
+    """A file with other facts."""
+    return model({**METADATA, "facts": json.dumps({**FACTS, **changes})})
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A good file."""
@@ -46,8 +61,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_file_says_what_it_is_and_runs_by_name(path: Path) -> None:
-    loaded = OnnxModel(path, task="doubling", threads=1)
-    assert loaded.metadata == {"schema_version": 1, "task": "doubling", "classes": ["ä", "b"], "note": "plain text"}
+    loaded = OnnxModel(path, task="doubling", facts=Facts, threads=1)
+    assert loaded.metadata == {"schema_version": 2, "task": "doubling", "facts": FACTS}
+    assert loaded.facts == Facts(("ä", "b"), 0.5)
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert np.array_equal(loaded.run(x=x)["y"], 2 * x)
     assert loaded.run(x=x[:0])["y"].shape == (0, 3)
@@ -60,9 +76,16 @@ WRONG: dict[str, tuple[bytes | None, str]] = {
     "half": (model(METADATA)[:60], "not a usable ONNX file|unknown schema version"),
     "external data": (model(METADATA, external="secret.bin"), "not a usable ONNX file"),
     "no metadata": (model({}), "unknown schema version.*none"),
-    "newer schema": (model({**METADATA, "schema_version": "2"}), "unknown schema version.*: 2"),
-    "another task": (model({**METADATA, "task": "halving"}), "another task.*halving.*doubling"),
-    "no task": (model({"schema_version": "1"}), "another task"),
+    "newer schema": (model({**METADATA, "schema_version": "3"}), "unknown schema version.*: 3"),
+    "another task": (model({**METADATA, "task": '"halving"'}), "another task.*halving.*doubling"),
+    "metadata that is no JSON": (model({**METADATA, "facts": "{"}), "no facts"),
+    "deep metadata": (model({**METADATA, "facts": "[" * 100_000}), "no facts"),
+    "no facts": (model({key: METADATA[key] for key in ("schema_version", "task")}), "no facts"),
+    "classes that are a number": (facts(classes=3), "wrong type of entry: classes in"),
+    "a class that is a number": (facts(classes=[1]), "wrong type of entry: classes in"),
+    "a missing fact": (model({**METADATA, "facts": '{"classes": []}'}), "missing entry: threshold in"),
+    "an unknown fact": (facts(more=1), "unknown entry: more in"),
+    "no task": (model({"schema_version": "2"}), "another task"),
 }
 
 
@@ -75,7 +98,7 @@ def test_a_file_that_cannot_be_used_is_a_user_error_that_names_it(
     if content is not None:
         (tmp_path / "given.onnx").write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        OnnxModel(tmp_path / "given.onnx", task="doubling")
+        OnnxModel(tmp_path / "given.onnx", task="doubling", facts=Facts)
     assert "given.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().out == ""
@@ -83,7 +106,7 @@ def test_a_file_that_cannot_be_used_is_a_user_error_that_names_it(
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
-        OnnxModel(tmp_path, task="doubling")
+        OnnxModel(tmp_path, task="doubling", facts=Facts)
 
 
 GOOD = np.ones((2, 3), dtype=np.float32)
@@ -101,7 +124,7 @@ INPUTS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_wrong_input_is_refused_by_name(kind: str, path: Path) -> None:
     inputs, message = INPUTS[kind]
     with pytest.raises(ValueError, match=message):
-        OnnxModel(path, task="doubling").run(**inputs)
+        OnnxModel(path, task="doubling", facts=Facts).run(**inputs)
 
 
 WITHOUT_TORCH = """
@@ -121,6 +144,14 @@ assert "torch" not in sys.modules
 def test_inference_runs_where_torch_is_not_installed(tmp_path: Path) -> None:
     programs = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted(ROOT.glob("projects/*/infer.py"))]
     assert "projects.cifar10.infer" in programs
-    command = [sys.executable, "-c", WITHOUT_TORCH, "core.inference", "core.images", "core.plots", *programs]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_TORCH,
+        "core.inference",
+        "core.vision.classification",
+        "core.plots",
+        *programs,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from core.accelerator import MAX_SKIPPED_IN_A_ROW, Accelerator, NonFinite
+from core.accelerator import MAX_SKIPPED_IN_A_ROW, Accelerator
+from core.nonfinite import NonFinite
 from core.optim import Ema
 
 
@@ -85,10 +86,9 @@ def test_a_bad_number_stops_before_any_weight_changes(fault: str, precision: Any
 def test_a_bad_number_early_in_a_window_is_found_at_its_end() -> None:
     module, accelerator = network(), Accelerator(device="cpu", precision="fp32")
     optimizer = AdamW(module.parameters())
-    accelerator.micro_batch(0, 2)
-    accelerator.step(loss_of(module) * float("nan"), optimizer)
-    accelerator.micro_batch(1, 2)
-    with pytest.raises(NonFinite):
+    with accelerator.micro_batch(0, 2):
+        accelerator.step(loss_of(module) * float("nan"), optimizer)
+    with pytest.raises(NonFinite), accelerator.micro_batch(1, 2):
         accelerator.step(loss_of(module), optimizer)
     assert content(module) == content(network())
 

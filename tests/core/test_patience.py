@@ -7,7 +7,6 @@ import pytest
 
 from core import checkpoint
 from tests import forked, toy
-from tests.core.test_resume import stopping_at
 
 LOSSES = [0.9, 0.5, 0.6, 0.5, 0.7, 0.8, 0.9, 0.1]  # an equal one is as good: the best is the fourth, at 0.5
 
@@ -48,7 +47,7 @@ def test_a_resumed_run_counts_on_and_ends_where_the_unbroken_one_does(tmp_path: 
     whole, broken, arguments = tmp_path / "whole", tmp_path / "broken", ["--epochs", 8, "--patience", 2]
     assert forked.run(judged_by(LOSSES, whole), ["--run-dir", whole, *arguments]) == 0
     per_epoch = forked.metrics(whole)[-1]["step"] // 6
-    stop = stopping_at(4 * per_epoch + 1)
+    stop = forked.stopping_at(4 * per_epoch + 1, toy)
     assert forked.run(judged_by(LOSSES, broken, stop), ["--run-dir", broken, *arguments]) == 143
     assert forked.run(judged_by(LOSSES, broken), ["--resume", broken]) == 0
     assert forked.ending(broken) == forked.ending(whole)

@@ -1,7 +1,6 @@
 """A run that was killed at any instant and resumed ends bit for bit as the unbroken run."""
 
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -38,28 +37,10 @@ def test_stopped_at_every_kind_of_step_and_resumed(settings: list[object], tmp_p
     for stop in {1, 3, per_epoch, per_epoch + 2, last - 1}:  # first, mid-epoch, epoch end, after one, last but one
         broken = tmp_path / f"stopped-{stop}"
         arguments = ["--run-dir", broken, *settings]
-        assert forked.run(stopping_at(stop), arguments) == 143
+        assert forked.run(forked.stopping_at(stop, toy), arguments) == 143
         assert checkpoint.load(checkpoint.newest_good(broken))["loop"]["step"] == stop
         assert forked.run(toy.main, ["--resume", broken]) == 0
         assert forked.ending(broken) == expected
-
-
-def stopping_at(step: int) -> forked.Main:
-    """The toy, which sends itself SIGTERM in the train step of a number."""
-
-    def main(argv: list[str]) -> None:
-        inner = toy.train_step
-
-        def train_step(batch: toy.Batch, **rest: object) -> object:
-            metrics = inner(batch, **rest)  # type: ignore[arg-type]
-            if rest["scheduler"].last_epoch == step:  # type: ignore[attr-defined]
-                signal.raise_signal(signal.SIGTERM)
-            return metrics
-
-        toy.train_step = train_step  # type: ignore[assignment]
-        toy.main(argv)
-
-    return main
 
 
 def test_twenty_kills_at_random_instants_give_twenty_equal_endings(tmp_path: Path) -> None:
@@ -88,7 +69,7 @@ def test_twenty_kills_at_random_instants_give_twenty_equal_endings(tmp_path: Pat
 def test_a_broken_newest_checkpoint_is_stepped_over(tmp_path: Path) -> None:
     arguments = ["--checkpoint-every", 4, "--keep", 9]
     assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", *arguments]) == 0
-    assert forked.run(stopping_at(14), ["--run-dir", tmp_path / "broken", *arguments]) == 143
+    assert forked.run(forked.stopping_at(14, toy), ["--run-dir", tmp_path / "broken", *arguments]) == 143
     newest = checkpoint.folders(tmp_path / "broken")[-1] / "model.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 16

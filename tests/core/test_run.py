@@ -4,26 +4,43 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.config import RunConfig, to_plain
+from core.config import RunConfig
 from core.distributed import World
 from core.errors import UserError
-from core.run import RunFolder, read_run, unused_path
+from core.plain import to_plain
+from core.program import TrainCommand
+from core.run import RunFolder, read_run
 
-FACTS = {"classes": ["a", "b"], "mean": (0.5, 0.25)}
+Run = RunFolder[RunConfig, "Facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run knows beyond its settings."""
+
+    classes: tuple[str, ...] = ("a", "b")
+    mean: tuple[float, ...] = (0.5, 0.25)
+    num_train: int = 2
 
 
 def start(
-    path: Path | None, *, resume: bool = False, config: RunConfig | None = None, **changes: Any
-) -> RunFolder[Any]:
+    path: Path | None,
+    *,
+    resume: bool = False,
+    config: RunConfig | None = None,
+    facts: Facts | None = None,
+    world: World | None = None,
+    environment: dict[str, Any] | None = None,
+) -> Run:
     """A run in a folder."""
-    settings: dict[str, Any] = {"facts": FACTS, "world": World(), **changes}
-    return RunFolder.start("any", config or RunConfig(), path, resume=resume, **settings)
+    command = TrainCommand(config or RunConfig(), path, resume)
+    return RunFolder.start(command, facts or Facts(), world or World(), environment)
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +50,13 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def close(run: RunFolder[Any]) -> None:
+def close(run: Run) -> None:
     """Ends a run, which gives its folder back."""
     run.summarize({})
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[RunFolder[Any]]:
+def run(tmp_path: Path) -> Iterator[Run]:
     """A new run, with its folder."""
     made = start(tmp_path / "run")
     yield made
@@ -47,10 +64,10 @@ def run(tmp_path: Path) -> Iterator[RunFolder[Any]]:
         close(made)
 
 
-def test_a_new_run_says_what_it_is(run: RunFolder[Any]) -> None:
-    body = read_run(run.path, "any")
+def test_a_new_run_says_what_it_is(run: Run) -> None:
+    body = read_run(run.path, "core")
     assert body["config"] == to_plain(RunConfig())
-    assert body["facts"] == json.loads(json.dumps(FACTS))
+    assert body["facts"] == json.loads(json.dumps(to_plain(Facts())))
     assert {"torch", "python", "processor", "threads", "ranks", "commit", "command"} <= set(body["environment"])
     assert body["history"] == []
 
@@ -62,14 +79,14 @@ def test_a_folder_that_is_not_empty_is_refused_and_stays_as_it_is(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
-def test_a_run_is_not_overwritten_by_another(run: RunFolder[Any]) -> None:
+def test_a_run_is_not_overwritten_by_another(run: Run) -> None:
     before = (run.path / "run.json").read_bytes()
     with pytest.raises(UserError, match="--resume"):
         start(run.path)
     assert (run.path / "run.json").read_bytes() == before
 
 
-def test_a_folder_in_use_names_the_process(run: RunFolder[Any]) -> None:
+def test_a_folder_in_use_names_the_process(run: Run) -> None:
     with pytest.raises(UserError, match=f"in use.*process {os.getpid()} on "):
         start(run.path, resume=True)
 
@@ -107,7 +124,7 @@ def lines(*steps: int) -> list[str]:
     return [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in steps]
 
 
-def test_cut_metrics_stand_beside_the_file(run: RunFolder[Any]) -> None:
+def test_cut_metrics_stand_beside_the_file(run: Run) -> None:
     for line in lines(5, 10, 15, 20):
         run.log(json.loads(line))
     run.cut_metrics(10)
@@ -122,14 +139,14 @@ def test_cut_metrics_stand_beside_the_file(run: RunFolder[Any]) -> None:
 
 
 @pytest.mark.parametrize("half", [lines(15)[0][:9], lines(15)[0][:-1], "{", "\0\0\0"])
-def test_half_a_line_of_a_killed_process_is_cut_off(half: str, run: RunFolder[Any]) -> None:
+def test_half_a_line_of_a_killed_process_is_cut_off(half: str, run: Run) -> None:
     (run.path / "metrics.jsonl").write_text("".join(lines(5, 10)) + half, encoding="utf-8")
     run.cut_metrics(10)
     assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
     assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == half
 
 
-def test_a_run_goes_on_with_its_facts_and_notes_what_changed(run: RunFolder[Any]) -> None:
+def test_a_run_goes_on_with_its_facts_and_notes_what_changed(run: Run) -> None:
     close(run)
     close(start(run.path, resume=True))
     assert read_run(run.path)["history"] == []
@@ -139,8 +156,8 @@ def test_a_run_goes_on_with_its_facts_and_notes_what_changed(run: RunFolder[Any]
     assert [entry["config"]["epochs"] for entry in body["history"]] == [99]
 
 
-@pytest.mark.parametrize("facts", [{"classes": ["a", "c"], "mean": (0.5, 0.25)}, {**FACTS, "num_train": 3}])
-def test_other_data_on_resume_is_refused_by_name(facts: dict[str, Any], run: RunFolder[Any]) -> None:
+@pytest.mark.parametrize("facts", [Facts(classes=("a", "c")), Facts(num_train=3)])
+def test_other_data_on_resume_is_refused_by_name(facts: Facts, run: Run) -> None:
     close(run)
     before = (run.path / "run.json").read_bytes()
     with pytest.raises(UserError, match=r"the data is not what the run began with: (classes|num_train)"):
@@ -148,23 +165,23 @@ def test_other_data_on_resume_is_refused_by_name(facts: dict[str, Any], run: Run
     assert (run.path / "run.json").read_bytes() == before
 
 
-def test_another_projects_run_and_a_newer_format_are_refused(run: RunFolder[Any]) -> None:
-    with pytest.raises(UserError, match=r"made by projects\.any"):
+def test_another_projects_run_and_a_newer_format_are_refused(run: Run) -> None:
+    with pytest.raises(UserError, match=r"made by projects\.core"):
         read_run(run.path, "other")
     body = read_run(run.path)
-    (run.path / "run.json").write_text(json.dumps({**body, "format": 2}), encoding="utf-8")
-    with pytest.raises(UserError, match="this version reads format 1"):
+    (run.path / "run.json").write_text(json.dumps({**body, "format": 3}), encoding="utf-8")
+    with pytest.raises(UserError, match="this version reads format 2"):
         read_run(run.path)
 
 
-def test_a_run_is_complete_once_it_is_summed_up_for_its_length(run: RunFolder[Any]) -> None:
+def test_a_run_is_complete_once_it_is_summed_up_for_its_length(run: Run) -> None:
     assert not run.is_complete
     run.summarize({"accuracy": 0.5})
     assert run.is_complete
     assert not replace(run, config=RunConfig(epochs=99)).is_complete
 
 
-def test_checkpoints_are_rotated_with_the_best_kept(run: RunFolder[Any]) -> None:
+def test_checkpoints_are_rotated_with_the_best_kept(run: Run) -> None:
     for step in (1, 2, 3, 4):
         run.save(step, {"loop": {"step": step}}, best_step=1)
     assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == [f"step-{n:08d}" for n in (1, 3, 4)]
@@ -172,13 +189,11 @@ def test_checkpoints_are_rotated_with_the_best_kept(run: RunFolder[Any]) -> None
 
 def test_names_of_new_runs_count_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first = unused_path("any")
-    assert first.parent == Path("runs", "any")
-    assert first.name.endswith("-1")
-    run = start(None)
-    assert run.path == first
-    assert unused_path("any").name == first.name[:-1] + "2"
-    close(run)
+    runs = [start(None), start(None)]
+    assert [run.path.parent for run in runs] == [Path("runs", "core")] * 2
+    assert [run.path.name.rpartition("-")[2] for run in runs] == ["1", "2"]
+    for run in runs:
+        close(run)
 
 
 def test_other_ranks_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,3 +215,19 @@ def test_what_the_results_depend_on_besides_is_kept_and_a_change_of_it_is_said(
     close(start(tmp_path / "run", resume=True, environment={"kernels": "plain PyTorch"}))
     assert "note: kernels was cpu-1, is plain PyTorch; the run goes on, but not bit for bit" in capsys.readouterr().err
     assert read_run(tmp_path / "run")["history"][0]["environment"]["kernels"] == "plain PyTorch"
+
+
+@pytest.mark.parametrize("name", ["run.lock", "metrics.jsonl", "tensorboard", "tensorboard/events", "checkpoints"])
+def test_nothing_is_written_through_a_link_in_a_run_folder(name: str, run: Run, tmp_path: Path) -> None:
+    close(run)
+    target, place = tmp_path / "outside", run.path / name
+    if "." in name or "/" in name:
+        target.write_text("precious")
+    else:
+        target.mkdir()
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+    with pytest.raises(UserError, match=r"a link in the run folder|cannot be written"):
+        start(run.path, resume=True)
+    assert (target.is_dir() and not list(target.iterdir())) or target.read_text() == "precious"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core.errors import UserError
 from core.optim import decay_groups
 from projects.cifar10.model import FastNet, Padding, ResidualBlock, ResNet, build_model
-from projects.cifar10.synthetic import draw_pictures
+from projects.cifar10.synthetic import draw_images
 
 
 @pytest.mark.parametrize("name", ["fast", "resnet18", "resnet20", "timm:resnet10t"])
@@ -26,7 +26,7 @@ def test_every_network_gives_finite_logits_of_its_classes(name: str, num_classes
 
 
 @pytest.mark.parametrize("size", [16, 31, 48])
-def test_other_sizes_of_pictures_go_through(size: int) -> None:
+def test_other_sizes_of_images_go_through(size: int) -> None:
     for name in ("fast", "resnet20"):
         assert build_model(name, 4).eval()(torch.zeros(2, 3, size, size)).shape == (2, 4)
 
@@ -66,8 +66,8 @@ def test_shortcut_a_takes_every_second_pixel_and_adds_zeros() -> None:
 
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    """Normalized pictures [200, 3, 32, 32]."""
-    pixels = torch.from_numpy(draw_pictures(200, seed=3)[0]).permute(0, 3, 1, 2).float() / 255
+    """Normalized images [200, 3, 32, 32]."""
+    pixels = torch.from_numpy(draw_images(200, seed=3)[0]).permute(0, 3, 1, 2).float() / 255
     return (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), keepdim=True)
 
 
@@ -81,7 +81,7 @@ def test_whitened_patches_have_unit_covariance(images: Tensor) -> None:
     np.testing.assert_allclose(covariance.numpy(), np.eye(12), atol=0.02)
 
 
-def test_whitening_does_not_blow_up_flat_pictures() -> None:
+def test_whitening_does_not_blow_up_flat_images() -> None:
     network = FastNet(10)
     network.whiten(torch.ones(4, 3, 16, 16))
     assert network.whitening.weight.isfinite().all()

@@ -1,0 +1,69 @@
+"""A run on disk, read for what comes after training: its settings, its facts, and a checkpoint's weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from core import checkpoint
+from core.config import RunConfig, from_plain, project_of
+from core.errors import UserError
+from core.learner import averaged_weights
+from core.plain import from_plain as facts_from_plain
+from core.run import read_run
+
+C = TypeVar("C", bound=RunConfig)
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class StoredRun(Generic[C, F]):
+    """path: the run folder. step: of the checkpoint. state: what the checkpoint holds, without optimizers.
+    commit: of the code that trained it."""
+
+    path: Path
+    config: C
+    facts: F
+    step: int
+    state: Mapping[str, Any]
+    commit: str
+
+    def weights(self, prefix: str = "") -> dict[str, Tensor]:
+        """The weights to export: averaged ones where the learner kept an average."""
+        return averaged_weights(self.state, prefix)
+
+
+def load_run(
+    run_dir: Path, choice: str, config_class: type[C], facts_class: type[F], prefix: str = ""
+) -> StoredRun[C, F]:
+    """Reads a run's checkpoint. choice: best, last, or a step. prefix: of the learner whose weights are read.
+
+    Raises UserError where the run has no such checkpoint, it is broken, or the folder is no run of this project.
+    """
+    where = run_dir / "run.json"
+    body = read_run(run_dir, project_of(config_class))
+    config = from_plain(config_class, body.get("config"), where)
+    facts = facts_from_plain(facts_class, body.get("facts"), where)
+    folder = _checkpoint_folder(run_dir, choice)
+    try:
+        state = checkpoint.load(folder, project=config.project, only=[f"{prefix}model", f"{prefix}ema", "loop"])
+        step = int(state["loop"]["step"])
+    except checkpoint.Broken as error:
+        there = ", ".join(str(int(f.name[5:])) for f in checkpoint.folders(run_dir))
+        raise UserError("no such good checkpoint", f"{folder} ({error})", f"steps there: {there}") from error
+    environment = body.get("environment")
+    commit = environment.get("commit") if isinstance(environment, dict) else None
+    return StoredRun(run_dir, config, facts, step, state, str(commit or "unknown"))
+
+
+def _checkpoint_folder(run_dir: Path, choice: str) -> Path:
+    """The folder of a checkpoint: best, last, or a step. Raises UserError for another choice."""
+    if choice == "best":
+        return checkpoint.best(run_dir)
+    if choice == "last":
+        return checkpoint.newest_good(run_dir)
+    if not choice.isascii() or not choice.isdigit() or len(choice) > 18:
+        raise UserError("unknown checkpoint", f"--checkpoint {choice}", "give best, last, or a step")
+    return checkpoint.folder_of(run_dir, int(choice))

@@ -1,0 +1,1 @@
+"""What projects on images share: folders, decoding, sets, preprocessing inside a graph, classification, grids."""
