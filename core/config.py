@@ -83,6 +83,19 @@ class RunConfig:
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What every run knows beyond its settings; export and inference read it. A project's Facts adds its own fields.
+
+    model: the network's name. num_train: training samples. data_sha256: tells these data from others, whatever place
+    they lie at.
+    """
+
+    model: str
+    num_train: int
+    data_sha256: str
+
+
 def project_of(config_class: type[RunConfig]) -> str:
     """The project's name: that of the folder in which its Config is declared, as in projects/<name>/config.py."""
     return module_of(config_class).split(".")[-2]

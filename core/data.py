@@ -188,7 +188,7 @@ class StreamLoader:
             return error
         if "shared memory" in text or "/torch_" in text:
             return RunError(
-                "the data workers lack shared memory", reason, "/dev/shm is small; enlarge it or --workers 0"
+                "the data workers lack shared memory", reason, "/dev/shm is small: enlarge it, or give --workers 0"
             )
         if text.startswith("Caught "):  # an error of collate, with its traceback
             return RunError("a data worker failed", reason, "run again with --workers 0 --debug for the traceback")

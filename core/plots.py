@@ -1,4 +1,4 @@
-"""The pictures that several projects draw into `plots/`: training curves, a confusion matrix, a grid of images.
+"""The pictures that several projects draw into `plots/`: training curves, a confusion matrix.
 
 matplotlib is imported when a picture is drawn, and only with the Agg backend, which needs no screen.
 """
@@ -73,19 +73,4 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> 
             axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=color)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     axis.set_title(f"{100 * accuracy:.2f} % of {counts.sum():,} right; numbers in % of a true class", fontsize=9)
-    save_figure(drawn, path)
-
-
-def picture_grid(
-    images: NDArray[np.uint8], captions: Sequence[str], path: Path, *, columns: int = 8, title: str = ""
-) -> None:
-    """Pictures with captions under one title; images uint8 [N, H, W, 3]."""
-    rows = -(-len(images) // columns)
-    drawn, grid = figure(1.45 * columns, 1.72 * rows + 0.4, rows, columns)
-    for axis in grid.flat:
-        axis.axis("off")
-    for axis, image, caption in zip(grid.flat, images, captions, strict=False):
-        axis.imshow(image, interpolation="nearest")
-        axis.set_title(caption, fontsize=7)
-    drawn.suptitle(title, fontsize=10)
     save_figure(drawn, path)

@@ -38,7 +38,7 @@ class RunFolder(Generic[C, F]):
 
     facts: what the run knows beyond its settings and export needs again, such as class names: a dataclass.
     environment: what the results depend on besides, added to run.json's environment; it may change on resume.
-    began: time.perf_counter() when the program started.
+    began: time.perf_counter() when the program started. smoke: the run has to show that it learns.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class RunFolder(Generic[C, F]):
     resumed: bool
     environment: Mapping[str, Any]
     began: float
+    smoke: bool = False
     _events: EventFile | None = None
     _lock: int = -1
 
@@ -65,7 +66,7 @@ class RunFolder(Generic[C, F]):
             resume = resume or (restarted and (path / "run.json").exists())
         path, resume = distributed.from_main((path, resume))
         assert path is not None
-        run = cls(path, command.config, facts, world, resume, environment or {}, command.began)
+        run = cls(path, command.config, facts, world, resume, environment or {}, command.began, command.smoke)
         if world.is_main:
             run._lock = lock_folder(path, must_be_empty=not resume)
             checkpoint.sweep(path)

@@ -49,11 +49,13 @@ def fit(
     run: RunFolder[Any, Any],
     evaluate: Evaluate | None = None,
     monitor: Monitor | None = None,
+    smoke_loss_ratio: float = 0.8,
 ) -> LoopState:
     """Trains until the settings' epochs or steps are done, from the newest good checkpoint if the run has one.
 
     state: named things that training changes; all of them are saved and resumed, and the modules among them are
-    in training mode in train steps. Raises Stopped after saving when a signal came, NonFinite and RunError.
+    in training mode in train steps. smoke_loss_ratio: the share of its first value that a --smoke run's loss has to
+    fall below. At the end the ranks part. Raises Stopped after saving when a signal came, NonFinite and RunError.
     """
     config, loop = run.config, LoopState()
     resume(run, loop, state, accelerator)
@@ -93,6 +95,9 @@ def fit(
             if loop.batch == len(loader):
                 loop.epoch, loop.batch = loop.epoch + 1, 0
             save(run, loop, state, accelerator)
+    distributed.stop()
+    if run.smoke:
+        loop.check_learned(smoke_loss_ratio)
     return loop
 
 

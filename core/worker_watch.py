@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Self
 
+_SECONDS_TO_DIE = 5.0
+
 
 class WorkerWatch:
     """Kills all workers where the training process waits for a batch for longer than `limit_seconds`.
@@ -35,6 +37,8 @@ class WorkerWatch:
         if self._thread.is_alive():
             self._thread.join()
         self._kill()
+        for worker in self._workers:
+            worker.join(_SECONDS_TO_DIE)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

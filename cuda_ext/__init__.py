@@ -1,6 +1,6 @@
 """Operations on images and detections, as plain functions: `from cuda_ext import augment`.
 
-Compiled kernels compute them where this machine can have those, and plain PyTorch elsewhere, with the same results.
+Compiled kernels compute them where this machine can compile or load these, plain PyTorch elsewhere, with equal results.
 """
 
 from cuda_ext.gram import gram_matrix

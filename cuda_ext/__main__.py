@@ -1,7 +1,7 @@
-"""python -m cuda_ext doctor says what this machine has and lacks; python -m cuda_ext build compiles ahead of use.
+"""python -m cuda_ext doctor reports what this machine has and lacks; python -m cuda_ext build compiles ahead of use.
 
-Exit codes of doctor: 0 if all that this machine could have works or can be built, 1 otherwise; of build: 0 if all was
-built, 1 if not. 2 for a wrong command line.
+Exit codes of doctor: 0 if all kernels for this machine work or can be built, 1 otherwise; of build: 0 if all were built,
+1 if not. 2 for a wrong command line.
 """
 
 import argparse
@@ -15,43 +15,43 @@ import torch
 
 from cuda_ext import doctor, toolchain
 from cuda_ext.build import DEVICES, obtain
-from cuda_ext.library import Recipe
+from cuda_ext.kernel_library import Recipe
 
-NUM_LOG_LINES = 60
+_NUM_LOG_LINES = 60
 
 
-class Parser(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
     """argparse with errors of one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong, and leaves with 2."""
+        """Prints what is wrong, and exits with 2."""
         self.exit(2, f"error: wrong command line: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command, and returns the exit code."""
-    arguments = parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     if arguments.command == "doctor":
         return 0 if doctor.examine() else 1
     if arguments.device == "cpu" and arguments.arch:
-        parser().error("--arch is for --device cuda")
-    devices = [arguments.device] if arguments.device else wanted_devices(arguments.arch)
-    return max(build(device, arguments.arch) for device in devices)
+        _parser().error("--arch is for --device cuda")
+    devices = [arguments.device] if arguments.device else _wanted_devices(arguments.arch)
+    return max(_build(device, arguments.arch) for device in devices)
 
 
-def parser() -> Parser:
+def _parser() -> _Parser:
     """The command line."""
-    result = Parser(prog="python -m cuda_ext", allow_abbrev=False)
-    commands = result.add_subparsers(dest="command", required=True, metavar="doctor|build", parser_class=Parser)
+    result = _Parser(prog="python -m cuda_ext", allow_abbrev=False)
+    commands = result.add_subparsers(dest="command", required=True, metavar="doctor|build", parser_class=_Parser)
     commands.add_parser("doctor", help="what this machine has and lacks", allow_abbrev=False)
     build = commands.add_parser("build", help="compile now what would be compiled at its first use", allow_abbrev=False)
     build.add_argument("--device", choices=DEVICES, help="default: cpu, and cuda where there is a GPU or --arch")
     text = "GPU architectures, such as '8.0;9.0+PTX' (default: $TORCH_CUDA_ARCH_LIST, or the GPUs here)"
-    build.add_argument("--arch", type=architecture_list, metavar="LIST", help=text)
+    build.add_argument("--arch", type=_architecture_list, metavar="LIST", help=text)
     return result
 
 
-def architecture_list(text: str) -> str:
+def _architecture_list(text: str) -> str:
     """A list of architectures, separated by semicolons."""
     names = [name for name in re.split(r"[;, ]+", text) if name]
     if not names or not all(re.fullmatch(r"[0-9]+\.[0-9][a-z]?(\+PTX)?", name) for name in names):
@@ -59,13 +59,13 @@ def architecture_list(text: str) -> str:
     return ";".join(names)
 
 
-def wanted_devices(arch: str | None) -> list[str]:
+def _wanted_devices(arch: str | None) -> list[str]:
     """What to build where no device is named."""
     return ["cpu", "cuda"] if arch or torch.cuda.is_available() else ["cpu"]
 
 
-def build(device: str, arch: str | None) -> int:
-    """Builds a device's library, even if that has failed before; says where it lies, or why there is none."""
+def _build(device: str, arch: str | None) -> int:
+    """Builds a device's library, even if that has failed before; prints its path, or why there is none."""
     if device == "cuda" and arch is None and not toolchain.gpus():
         arch = os.environ.get("TORCH_CUDA_ARCH_LIST") or None
     status = obtain(Recipe(device, arch=arch if device == "cuda" else None), again=True)
@@ -73,7 +73,7 @@ def build(device: str, arch: str | None) -> int:
         print(status, flush=True)
         return 0
     if status.log is not None:
-        print(*status.log.read_text("utf-8").splitlines()[-NUM_LOG_LINES:], sep="\n", file=sys.stderr)
+        print(*status.log.read_text("utf-8").splitlines()[-_NUM_LOG_LINES:], sep="\n", file=sys.stderr)
     print(f"error: no compiled {device} kernels: {status.reason}", file=sys.stderr)
     return 1
 

@@ -1,8 +1,8 @@
-"""The folder of compiled libraries: whose it is, what in it is whole, and who is building.
+"""The folder of compiled libraries: its owner, checks of its content, and locks for building.
 
 A library is native code, so it is loaded only from a folder that nobody else can write to, and only when its SHA-256
-is the one written beside it: loading a truncated one kills the process. `<name>/` holds a library and build.json,
-`<name>.lock` is held by the process that builds it, `<name>.failed.txt` is the log of a build that failed.
+is the one written beside it: loading a truncated one kills the process. `<name>/` holds a library and build.json;
+`<name>.lock` is locked by the process that builds it; `<name>.failed.txt` is the log of a build that failed.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-FACTS = "build.json"
-POLL_SECONDS = 0.1
+_FACTS = "build.json"
+_POLL_SECONDS = 0.1
 
 
 class Busy(Exception):
@@ -27,16 +27,16 @@ class Busy(Exception):
 
 
 def folders() -> list[Path]:
-    """Where libraries may lie, the best place first: the cache; the user's own part of the temporary folder."""
-    found = []
-    with contextlib.suppress(RuntimeError):  # nobody's home
+    """Folders for libraries, the best first: in the cache, then a private one in the system's temporary folder."""
+    result = []
+    with contextlib.suppress(RuntimeError):  # a user without a home folder
         base = os.environ.get("ATELIER_CACHE") or Path.home() / ".cache" / "atelier"
-        found.append(Path(base, "kernels").absolute())
-    return [*found, Path(tempfile.gettempdir(), f"atelier-kernels-{os.geteuid()}").absolute()]
+        result.append(Path(base, "kernels").absolute())
+    return [*result, Path(tempfile.gettempdir(), f"atelier-kernels-{os.geteuid()}").absolute()]
 
 
 def refusal(folder: Path) -> str | None:
-    """Why nothing is loaded from a folder; None for one that is ours alone, or is not there."""
+    """Why no library is loaded from a folder; None for one that only this user can write to, or that does not exist."""
     try:
         link, target = folder.lstat(), folder.stat()
     except FileNotFoundError:
@@ -58,7 +58,7 @@ def reason_of(error: OSError) -> str:
 
 
 def find(folder: Path, prefix: str, accept: Callable[[dict[str, Any]], bool]) -> Path | None:
-    """A whole library under a name that begins with `prefix`, the newest whose facts are accepted."""
+    """The newest undamaged library whose name begins with `prefix` and whose facts are accepted."""
     with contextlib.suppress(OSError):
         entries = [path for path in folder.iterdir() if path.name.startswith(prefix) and "." not in path.name]
         for entry in sorted(entries, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -68,9 +68,9 @@ def find(folder: Path, prefix: str, accept: Callable[[dict[str, Any]], bool]) ->
 
 
 def whole(entry: Path, accept: Callable[[dict[str, Any]], bool] = lambda facts: True) -> Path | None:
-    """The library of an entry, if its facts are accepted and its content is what was written."""
+    """The library in an entry, if its facts are accepted and its SHA-256 is the one that was written."""
     try:
-        facts = json.loads((entry / FACTS).read_bytes())
+        facts = json.loads((entry / _FACTS).read_bytes())
         library = entry / str(facts["file"])
         if accept(facts) and hashlib.sha256(library.read_bytes()).hexdigest() == facts["sha256"]:
             return library
@@ -81,18 +81,21 @@ def whole(entry: Path, accept: Callable[[dict[str, Any]], bool] = lambda facts: 
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float, notice_after: float, notice: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock that the system takes back when the process ends, however it ends. Raises Busy after `seconds`."""
+    """Holds a lock, which the system releases when the process ends. Raises Busy after `seconds`.
+
+    notice: is called once after `notice_after` seconds of waiting.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        began, told = time.monotonic(), False
-        while not try_lock(descriptor):
+        began, noticed = time.monotonic(), False
+        while not _try_lock(descriptor):
             waited = time.monotonic() - began
             if waited > seconds:
                 raise Busy(path)
-            if waited > notice_after and not told:
+            if waited > notice_after and not noticed:
                 notice()
-                told = True
-            time.sleep(POLL_SECONDS)
+                noticed = True
+            time.sleep(_POLL_SECONDS)
         try:
             yield
         finally:
@@ -101,8 +104,8 @@ def locked(path: Path, seconds: float, notice_after: float, notice: Callable[[],
         os.close(descriptor)
 
 
-def try_lock(descriptor: int) -> bool:
-    """Takes a lock if nobody holds it."""
+def _try_lock(descriptor: int) -> bool:
+    """Locks a file if no other process has; returns whether it did."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -111,18 +114,18 @@ def try_lock(descriptor: int) -> bool:
 
 
 def working_folder(folder: Path, name: str) -> Path:
-    """A new private folder to build in; what killed builders of the same library left goes. The lock is held."""
+    """A new private folder to build in; deletes those of killed builders. Called with the library's lock held."""
     for leftover in folder.glob(f"{name}.part-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{name}.part-", dir=folder))
 
 
 def publish(built: Path, file: str, entry: Path, facts: dict[str, Any]) -> Path:
-    """Makes a built library an entry, at once and complete, and returns its path. The lock is held."""
+    """Moves a built library into the cache as a whole, and returns its path. Called with the library's lock held."""
     digest = hashlib.sha256((built / file).read_bytes()).hexdigest()
-    (built / FACTS).write_text(json.dumps({**facts, "file": file, "sha256": digest}, indent=1), "utf-8")
+    (built / _FACTS).write_text(json.dumps({**facts, "file": file, "sha256": digest}, indent=1), "utf-8")
     for other in built.iterdir():
-        if other.name not in (file, FACTS):
+        if other.name not in (file, _FACTS):
             other.unlink()
     shutil.rmtree(entry, ignore_errors=True)  # a broken one
     built.rename(entry)

@@ -1,9 +1,9 @@
-"""Compiles one library in a program of its own, so that nothing it does can harm or outlive the process that asked.
+"""Compiles one library in a separate process, which can neither crash nor outlive the process that asked for it.
 
 `python -P compiler.py FOLDER PARENT SECONDS` is a supervisor without torch. Its child compiles what FOLDER/request.json
 names, with torch.utils.cpp_extension and ninja, and loads the result once: a library that crashes, crashes there. The
-supervisor ends everything when the child has ended, the time is up, or the parent is gone. A process group would not
-do for that, since ninja gives each compiler one of its own; the session holds them all.
+supervisor kills all of its session when the child has ended, the time is up, or the parent is gone. A process group
+would not be enough, since ninja gives each compiler one of its own.
 """
 
 import ctypes
@@ -18,15 +18,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-REQUEST, OUTCOME, LOG = "request.json", "outcome.txt", "log.txt"
-SUCCESS, FAILURE, KILLED = "compiled and loaded", "compiling failed", "the compiling process was killed"
-POLL_SECONDS = 0.05
+_REQUEST, _OUTCOME, LOG = "request.json", "outcome.txt", "log.txt"
+SUCCESS, _FAILURE, KILLED = "compiled and loaded", "compiling failed", "the compiling process was killed"
+_POLL_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # for a supervisor to keep its own deadline; one that is stopped cannot
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile: the sources lie in the folder, and <name>.so will."""
+    """What to compile: sources by name in the folder, into <name>.so there."""
 
     name: str
     sources: list[str]
@@ -36,23 +36,23 @@ class Request:
 
 
 def compile_library(folder: Path, request: Request, environment: Mapping[str, str], seconds: float) -> str:
-    """Compiles in a folder and returns the outcome, SUCCESS or what happened; the folder's log.txt tells the rest."""
-    (folder / REQUEST).write_text(json.dumps(asdict(request)), "utf-8")
+    """Compiles in a folder and returns SUCCESS or what happened; the compiler's output is in the folder's log.txt."""
+    (folder / _REQUEST).write_text(json.dumps(asdict(request)), "utf-8")
     try:
         supervisor = start(folder, environment, seconds)
     except OSError as error:
         return f"{KILLED} at its start ({error.strerror})"
     deadline = time.monotonic() + seconds + GRACE_SECONDS
     try:
-        while not has_ended(supervisor.pid) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-    finally:  # also on Ctrl-C; until wait() the supervisor's number, which is the session's, belongs to nobody else
+        while not _has_ended(supervisor.pid) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+    finally:  # also on Ctrl-C; until wait() no other process can get the supervisor's number, which is the session's
         with suppress(ProcessLookupError):
             os.kill(supervisor.pid, signal.SIGKILL)
-        end_session(supervisor.pid)
+        _end_session(supervisor.pid)
         supervisor.wait()
     try:
-        return (folder / OUTCOME).read_text("utf-8")
+        return (folder / _OUTCOME).read_text("utf-8")
     except FileNotFoundError:
         return KILLED
 
@@ -72,25 +72,25 @@ def start(folder: Path, environment: Mapping[str, str], seconds: float) -> "subp
         )
 
 
-def has_ended(child: int) -> bool:
-    """Whether a child process has ended; it is left to be waited for."""
+def _has_ended(child: int) -> bool:
+    """Whether a child process has ended, without collecting its exit code."""
     try:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
 
 
-def end_session(session: int) -> None:
+def _end_session(session: int) -> None:
     """Kills all processes of a session but the calling one."""
     deadline = time.monotonic() + GRACE_SECONDS
-    while (others := [pid for pid in members(session) if pid != os.getpid()]) and time.monotonic() < deadline:
+    while (others := [pid for pid in _members(session) if pid != os.getpid()]) and time.monotonic() < deadline:
         for pid in others:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(POLL_SECONDS / 5)
+        time.sleep(_POLL_SECONDS / 5)
 
 
-def members(session: int) -> Iterator[int]:
+def _members(session: int) -> Iterator[int]:
     """Numbers of the living processes of a session."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -103,32 +103,32 @@ def members(session: int) -> Iterator[int]:
 
 
 def supervise(folder: Path, parent: int, seconds: float) -> None:
-    """Compiles in a child process, and ends the session when it has ended, is late, or has nobody to work for."""
+    """Compiles in a child process; ends the session when that has ended, is late, or the parent is gone."""
     pr_set_name = 15
-    ctypes.CDLL(None).prctl(pr_set_name, b"compile-kernels")  # `killall python` takes the trainer, and not this one
+    ctypes.CDLL(None).prctl(pr_set_name, b"compile-kernels")  # so that `killall python` ends the training, but not this
     builder = os.fork()
     if builder == 0:
-        build(folder)
+        _build(folder)
     deadline = time.monotonic() + seconds
-    while not has_ended(builder) and os.getppid() == parent and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+    while not _has_ended(builder) and os.getppid() == parent and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
     outcome = f"compiling took longer than {seconds:.0f} s"
-    if has_ended(builder):
+    if _has_ended(builder):
         code = os.waitstatus_to_exitcode(os.waitpid(builder, 0)[1])
-        outcome = {0: SUCCESS, 1: FAILURE}.get(code, f"compiling or loading ended with signal {-code}")
+        outcome = {0: SUCCESS, 1: _FAILURE}.get(code, f"compiling or loading ended with signal {-code}")
     with suppress(OSError):
-        (folder / OUTCOME).write_text(outcome, "utf-8")
-    end_session(os.getpid())
+        (folder / _OUTCOME).write_text(outcome, "utf-8")
+    _end_session(os.getpid())
 
 
-def build(folder: Path) -> None:
-    """Compiles and loads what the request names, and leaves this process."""
+def _build(folder: Path) -> None:
+    """Compiles and loads what the request names, and ends this process."""
     code = 1
     try:
-        request = Request(**json.loads((folder / REQUEST).read_text("utf-8")))
+        request = Request(**json.loads((folder / _REQUEST).read_text("utf-8")))
         from torch.utils import cpp_extension
 
-        if request.cuda_home:  # found once, at import, and wrongly where nvcc is a script outside its toolkit
+        if request.cuda_home:  # torch searches once, at import, and wrongly where nvcc is a script outside its toolkit
             cpp_extension.CUDA_HOME = request.cuda_home
         cpp_extension.load(
             name=request.name,
@@ -139,7 +139,7 @@ def build(folder: Path) -> None:
             build_directory=str(folder),
             with_cuda=request.cuda_home is not None,
             is_python_module=False,
-            verbose=True,  # ninja's output goes into the log while it comes
+            verbose=True,  # writes ninja's output to the log as it comes
         )
         code = 0
     except BaseException:

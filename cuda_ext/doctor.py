@@ -1,4 +1,4 @@
-"""What this machine has of what kernels need, what is missing, and what to do about it."""
+"""A report of what kernels need: what this machine has, what is missing, and what to do about it."""
 
 import os
 import platform
@@ -12,13 +12,13 @@ import torch
 
 from cuda_ext import cache, toolchain
 from cuda_ext.build import DEVICES, ExtensionError, mode, obtain
-from cuda_ext.library import TRY_AGAIN, Recipe, architectures, failed_before, kept
+from cuda_ext.kernel_library import TRY_AGAIN, Recipe, architectures, failed_before, kept
 from cuda_ext.toolchain import Unavailable
 
 
 def examine() -> bool:
-    """Prints the report; returns whether everything works, or can be built, that this machine could have."""
-    switch, fine = switched()
+    """Prints the report; returns whether all kernels for this machine work or can be built."""
+    switch, fine = _switched()
     rows = [
         ("python", f"{platform.python_version()}, {sys.executable}"),
         ("torch", f"{torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'without CUDA'}"),
@@ -26,11 +26,11 @@ def examine() -> bool:
         ("ninja", ninja()),
         *(("nvcc", text) for text in nvccs()),
         ("GPUs", gpus()),
-        *(("cache", f"{folder}, {state(folder)}") for folder in cache.folders()),
+        *(("cache", f"{folder}, {_state(folder)}") for folder in cache.folders()),
         ("ATELIER_EXT", switch),
     ]
     for device in DEVICES:
-        text, device_is_fine = verdict(device)
+        text, device_is_fine = _verdict(device)
         rows.append((f"{device} kernels", text))
         fine = fine and device_is_fine
     for name, text in rows:
@@ -38,8 +38,8 @@ def examine() -> bool:
     return fine
 
 
-def switched() -> tuple[str, bool]:
-    """What ATELIER_EXT says, and whether that has a meaning."""
+def _switched() -> tuple[str, bool]:
+    """The value of ATELIER_EXT, and whether it is a known one."""
     try:
         return mode(), True
     except ExtensionError as error:
@@ -82,14 +82,14 @@ def nvccs() -> Iterator[str]:
 
 def gpus() -> str:
     """The GPUs that PyTorch sees."""
-    if not (found := toolchain.gpus()):
+    if not (capabilities := toolchain.gpus()):
         return "none that PyTorch sees"
-    names = [torch.cuda.get_device_name(index) for index in range(len(found))]
-    return ", ".join(f"{name} ({major}.{minor})" for name, (major, minor) in zip(names, found, strict=True))
+    names = [torch.cuda.get_device_name(index) for index in range(len(capabilities))]
+    return ", ".join(f"{name} ({major}.{minor})" for name, (major, minor) in zip(names, capabilities, strict=True))
 
 
-def state(folder: Path) -> str:
-    """Whether libraries may lie in a folder, and how much there is."""
+def _state(folder: Path) -> str:
+    """Whether a folder is used for libraries, and how many there are."""
     if (refusal := cache.refusal(folder)) is not None:
         return f"not used: {refusal}"
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -101,7 +101,7 @@ def state(folder: Path) -> str:
     return f"libraries: {libraries}, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB{writable}"
 
 
-def verdict(device: str) -> tuple[str, bool]:
+def _verdict(device: str) -> tuple[str, bool]:
     """The state of a device's kernels, and whether it is as good as it can be."""
     recipe = Recipe(device)
     try:
@@ -120,5 +120,5 @@ def verdict(device: str) -> tuple[str, bool]:
 
 
 def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU, be it that PyTorch sees it or not."""
+    """Whether there is an NVIDIA GPU, even one that PyTorch does not see."""
     return bool(toolchain.gpus()) or Path("/proc/driver/nvidia/gpus").exists()

@@ -2,12 +2,12 @@
 
 Autograd differentiates G = F Fᵀ / s operation by operation: two matrix products backward, the sum of their results, and
 a division, each of which writes something of the size of F. By hand it is one product. A small change dF changes G by
-(dF Fᵀ + F dFᵀ) / s, so that from the gradient D of G follows that of F: (D + Dᵀ) F / s. What this file keeps to:
+(dF Fᵀ + F dFᵀ) / s, so the gradient of F is (D + Dᵀ) F / s, where D is that of G. Rules for such a function:
 
-- what backward needs goes into save_for_backward, inputs and outputs only, and not onto ctx: a change in place is then
-  noticed, and memory is given back;
-- backward is made of operations that have derivatives themselves, so there is a second one;
-- torch.autograd.gradcheck and gradgradcheck have the last word, in float64 (tests/cuda_ext/test_gram.py).
+- what backward needs is passed to save_for_backward, inputs and outputs only, and not set on ctx: autograd then detects
+  changes in place, and frees the memory;
+- backward uses operations that have derivatives themselves, so that there is a second derivative;
+- torch.autograd.gradcheck and gradgradcheck test it, in float64 (tests/cuda_ext/test_gram.py).
 
 https://docs.pytorch.org/docs/stable/notes/extending.html. Gatys et al. 2016, "Image Style Transfer Using Convolutional
 Neural Networks"; the division by C·H·W is that of Johnson et al. 2016, https://arxiv.org/abs/1603.08155.
@@ -32,19 +32,19 @@ def gram_matrix(features: Tensor) -> Tensor:
         raise ValueError(f"features: {list(features.shape)}; C, H and W must be 1 or more")
     kind = features.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        with torch.autocast(kind, enabled=False):  # a sum over all positions has no place in half precision
+        with torch.autocast(kind, enabled=False):  # a sum over all positions is too inexact in half precision
             return gram_matrix(features)
-    result: Tensor = GramMatrix.apply(features.flatten(2))
+    result: Tensor = _GramMatrix.apply(features.flatten(2))
     return result
 
 
-class GramMatrix(torch.autograd.Function):
+class _GramMatrix(torch.autograd.Function):
     """F Fᵀ / (C·P) for F [N, C, P]."""
 
     @staticmethod
     def forward(features: Tensor) -> Tensor:
         """The value."""
-        return scaled_product(features, features.mT, features)
+        return _scaled_product(features, features.mT, features)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -56,12 +56,12 @@ class GramMatrix(torch.autograd.Function):
         """The gradient of features, from that of the result, [N, C, C]."""
         (features,) = ctx.saved_tensors
         both = grad + grad.mT
-        if features.stride(1) == 1:  # of channels_last: the same product the other way round comes out in that layout
-            return scaled_product(features.mT, both, features).mT
-        return scaled_product(both, features, features)
+        if features.stride(1) == 1:  # channels_last: the transposed product gives a gradient of the same layout
+            return _scaled_product(features.mT, both, features).mT
+        return _scaled_product(both, features, features)
 
 
-def scaled_product(left: Tensor, right: Tensor, features: Tensor) -> Tensor:
-    """left @ right / (C·P). The factor is applied before the product is rounded: the sum of a float16 may be large."""
+def _scaled_product(left: Tensor, right: Tensor, features: Tensor) -> Tensor:
+    """left @ right / (C·P), scaled before rounding, because a sum may be too large for float16."""
     scale = 1 / features.shape[1:].numel()
     return torch.baddbmm(features.new_zeros(()), left, right, beta=0, alpha=scale)

@@ -1,6 +1,6 @@
-"""The operations in plain PyTorch: they run on every device, torch can trace them, and a kernel has to equal them.
+"""The operations in plain PyTorch: they run on every device, can be traced, and are what kernels are tested against.
 
-Those with a derivative have it written out as well, for the registered operators. Focal loss: Lin et al. 2017,
+Derivatives are written out as well, for the registered operators. Focal loss: Lin et al. 2017,
 https://arxiv.org/abs/1708.02002. Instance normalization: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
 """
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BACKGROUND, IGNORED = -1, -2  # labels of the focal loss that are no class
+_BACKGROUND, IGNORED = -1, -2  # labels of the focal loss beside the classes
 
 
 def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
@@ -19,64 +19,66 @@ def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padd
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     top, left, flip, cut_row, cut_column = params.unbind(1)
-    y = reflect(top[:, None] + rows[None] - padding, height)
+    y = _reflect(top[:, None] + rows[None] - padding, height)
     across = torch.where(flip[:, None] == 1, width - 1 - columns[None], columns[None])
-    x = reflect(left[:, None] + across - padding, width)
+    x = _reflect(left[:, None] + across - padding, width)
     pixels = images[indices[:, None, None], y[:, :, None], x[:, None, :]]
-    result = look_up(pixels, table)
+    result = _look_up(pixels, table)
     if cutout:
-        near_row = inside(rows[None] - cut_row[:, None], cutout)
-        near_column = inside(columns[None] - cut_column[:, None], cutout)
+        near_row = _inside(rows[None] - cut_row[:, None], cutout)
+        near_column = _inside(columns[None] - cut_column[:, None], cutout)
         result.masked_fill_((near_row[:, :, None] & near_column[:, None, :])[..., None], 0)
     return result.permute(0, 3, 1, 2)
 
 
 def normalize(images: Tensor, table: Tensor) -> Tensor:
-    """Images through the table: uint8 [N, H, W, C] → [N, C, H, W] in channels_last, dtype of table [C, 256]."""
-    return look_up(images, table).permute(0, 3, 1, 2)
+    """Looks up every byte in the table: uint8 [N, H, W, C] → [N, C, H, W] in channels_last, dtype of table [C, 256]."""
+    return _look_up(images, table).permute(0, 3, 1, 2)
 
 
 def lookup_table(mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The table of `normalize` and `augment` for channels of these means and deviations of [0, 1]: float32 [C, 256]."""
+    """The table of `normalize` and `augment` for channels of these means and deviations, of values in [0, 1]:
+    float32 [C, 256]."""
     values = torch.arange(256, dtype=torch.float32)[None] / 255
     return (values - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]
 
 
-def look_up(pixels: Tensor, table: Tensor) -> Tensor:
+def _look_up(pixels: Tensor, table: Tensor) -> Tensor:
     """table[c, pixels[..., c]] for every pixel."""
     offsets = torch.arange(table.shape[0], device=pixels.device, dtype=torch.int32) * table.shape[1]
     return table.flatten().index_select(0, (pixels.to(torch.int32) + offsets).flatten()).view(pixels.shape)
 
 
-def reflect(position: Tensor, size: int) -> Tensor:
-    """Positions outside [0, size) mirrored at the border pixel, which is not repeated."""
+def _reflect(position: Tensor, size: int) -> Tensor:
+    """Positions outside [0, size) reflected at the border pixel, which is not repeated."""
     position = position.abs()
     return torch.minimum(position, 2 * (size - 1) - position)
 
 
-def inside(offset: Tensor, side: int) -> Tensor:
+def _inside(offset: Tensor, side: int) -> Tensor:
     """Whether an offset from the center lies in a span of `side` pixels."""
     return (offset >= -(side // 2)) & (offset < side - side // 2)
 
 
 def sigmoid_focal_loss(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """See cuda_ext.sigmoid_focal_loss; logits [R, C]."""
-    log_p, log_other, weight, _ = focal_terms(logits, labels, alpha)
+    log_p, log_other, weight, _ = _focal_terms(logits, labels, alpha)
     return -(weight * torch.exp(gamma * log_other) * log_p).sum()
 
 
 def sigmoid_focal_loss_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """The gradient of logits [R, C]; grad: a number, that of the loss."""
-    log_p, log_other, weight, positive = focal_terms(logits, labels, alpha)
+    log_p, log_other, weight, positive = _focal_terms(logits, labels, alpha)
     inner = torch.exp(log_other) - gamma * torch.exp(log_p) * log_p
     slope = grad * weight * torch.exp(gamma * log_other) * inner
     return torch.where(positive, -slope, slope).to(logits.dtype)
 
 
-def focal_terms(logits: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each logit: log(p) and log(1 - p), p the probability of what the label says; weight; whether it is the class.
+def _focal_terms(logits: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each logit: log(p) and log(1 - p), p the probability of what the label says; weight; whether the
+    label is this class.
 
-    A power of 1 - p is then exp(gamma · log(1 - p)), and nothing is infinite or NaN for a finite logit.
+    (1 - p)^gamma is computed as exp(gamma · log(1 - p)), so that no finite logit gives an infinite value or NaN.
     """
     ignored = labels[:, None] == IGNORED
     positive = labels[:, None] == torch.arange(logits.shape[1], device=labels.device)
@@ -95,7 +97,7 @@ def instance_norm_act(
     mean = wide(x).mean((2, 3))
     centered = wide(x) - mean[..., None, None]
     rstd = torch.rsqrt(centered.square().mean((2, 3)) + eps)
-    value = affine(centered, rstd, weight, bias, residual)
+    value = _affine(centered, rstd, weight, bias, residual)
     return (torch.relu(value) if relu else value).to(x.dtype), mean, rstd
 
 
@@ -115,7 +117,7 @@ def instance_norm_act_backward(
     """
     slope, centered = wide(grad), wide(x) - mean[..., None, None]
     if relu:
-        slope = slope.masked_fill(affine(centered, rstd, weight, bias, residual) <= 0, 0)
+        slope = slope.masked_fill(_affine(centered, rstd, weight, bias, residual) <= 0, 0)
     normalized = centered * rstd[..., None, None]
     sums = torch.stack([slope.sum((2, 3)), (slope * normalized).sum((2, 3))], 1)
     means = sums[..., None, None] / (x.shape[2] * x.shape[3])
@@ -125,10 +127,10 @@ def instance_norm_act_backward(
     return grad_x.to(x.dtype), grad_residual, sums
 
 
-def affine(
+def _affine(
     centered: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
-    """What stands before ReLU. centered: x - mean."""
+    """The value before ReLU. centered: x - mean."""
     value = centered * (rstd if weight is None else rstd * weight)[..., None, None]
     if bias is not None:
         value = value + bias[..., None, None]
@@ -136,5 +138,5 @@ def affine(
 
 
 def wide(numbers: Tensor) -> Tensor:
-    """Numbers in the dtype to compute with: at least float32."""
+    """Numbers in the dtype of computation: float64 for float64, else float32."""
     return numbers if numbers.dtype == torch.float64 else numbers.float()

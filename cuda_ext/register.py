@@ -1,7 +1,7 @@
-"""The operators as torch knows them: schema, plain kernel for every device, shapes, derivative.
+"""Registers the operators with torch: schema, plain kernel for every device, shapes, derivative.
 
-The schema stands in Python, so that operators exist where nothing was compiled, and once: a second definition from a
-second library would end the process. Compiled libraries only bring kernels, which a device prefers to the plain one.
+Schemas are defined in Python, so that operators exist where nothing was compiled, and only once: a second definition in
+a second library would end the process. Compiled libraries only add kernels, which replace the plain ones on a device.
 https://docs.pytorch.org/tutorials/advanced/python_custom_ops.html
 """
 
@@ -14,7 +14,7 @@ from torch.library import Library, register_autograd, register_fake
 
 from cuda_ext import reference
 
-SCHEMAS = (
+_SCHEMAS = (
     "augment(Tensor images, Tensor indices, Tensor params, Tensor table, int padding, int cutout) -> Tensor",
     "sigmoid_focal_loss(Tensor logits, Tensor labels, float alpha, float gamma) -> Tensor",
     "sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor labels, float alpha, float gamma) -> Tensor",
@@ -26,36 +26,36 @@ SCHEMAS = (
 
 
 def define(namespace: str) -> Library:
-    """Defines the operators in a namespace; they are there as long as the result is."""
+    """Defines the operators in a namespace; they exist as long as the returned object."""
     library = Library(namespace, "DEF")
-    for schema in SCHEMAS:
+    for schema in _SCHEMAS:
         library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     for name, plain, fake in (
-        ("augment", augment, fake_augment),
-        ("sigmoid_focal_loss", focal, fake_focal),
-        ("sigmoid_focal_loss_backward", focal_backward, fake_focal_backward),
-        ("instance_norm_act", norm, fake_norm),
-        ("instance_norm_act_backward", norm_backward, fake_norm_backward),
+        ("augment", augment, _fake_augment),
+        ("sigmoid_focal_loss", _focal, _fake_focal),
+        ("sigmoid_focal_loss_backward", _focal_backward, _fake_focal_backward),
+        ("instance_norm_act", _norm, _fake_norm),
+        ("instance_norm_act_backward", _norm_backward, _fake_norm_backward),
     ):
         library.impl(name, plain, "CompositeExplicitAutograd")
         register_fake(f"{namespace}::{name}", fake, lib=library)
     operators = getattr(torch.ops, namespace)
     for name, differentiate, save in (
-        ("sigmoid_focal_loss", differentiate_focal, save_focal),
-        ("instance_norm_act", differentiate_norm, save_norm),
+        ("sigmoid_focal_loss", _differentiate_focal, _save_focal),
+        ("instance_norm_act", _differentiate_norm, _save_norm),
     ):
         register_autograd(f"{namespace}::{name}", partial(differentiate, operators), setup_context=save, lib=library)
-        register_autograd(f"{namespace}::{name}_backward", partial(refuse, name), lib=library)
+        register_autograd(f"{namespace}::{name}_backward", partial(_refuse, name), lib=library)
     return library
 
 
-def refuse(name: str, ctx: Any, *grads: Tensor) -> None:
-    """The derivative of a derivative."""
+def _refuse(name: str, ctx: Any, *grads: Tensor) -> None:
+    """Raises NotImplementedError for a second derivative."""
     raise NotImplementedError(f"{name}: there is no second derivative; use cuda_ext.reference for one")
 
 
-def assert_on_gpu(condition: Tensor, what: str) -> None:
-    """Stops a GPU where a condition is not met everywhere. (On a CPU the public function has looked.)"""
+def _assert_on_gpu(condition: Tensor, what: str) -> None:
+    """Raises a device assertion on a GPU unless a condition holds everywhere; on a CPU the public function has checked."""
     if condition.is_cuda:
         torch._assert_async(condition.all(), what)
 
@@ -67,52 +67,52 @@ def layout_of(x: Tensor) -> torch.memory_format:
 
 def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
     """Gathers, crops, flips, cuts out and normalizes."""
-    assert_on_gpu((indices >= 0) & (indices < len(images)), "augment: an index is out of range")
-    assert_on_gpu((params >= 0) & (params[:, :2] <= 2 * padding).all(), "augment: a parameter is out of range")
+    _assert_on_gpu((indices >= 0) & (indices < len(images)), "augment: an index is out of range")
+    _assert_on_gpu((params >= 0) & (params[:, :2] <= 2 * padding).all(), "augment: a parameter is out of range")
     return reference.augment(images, indices, params, table, padding, cutout)
 
 
-def fake_augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
+def _fake_augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> Tensor:
     """The result's shape."""
     shape = (indices.shape[0], images.shape[3], images.shape[1], images.shape[2])
     return torch.empty(shape, dtype=table.dtype, device=images.device, memory_format=torch.channels_last)
 
 
-def focal(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+def _focal(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """The sum."""
     valid = (labels >= reference.IGNORED) & (labels < logits.shape[1])
-    assert_on_gpu(valid, "sigmoid_focal_loss: a label is out of range")
+    _assert_on_gpu(valid, "sigmoid_focal_loss: a label is out of range")
     return reference.sigmoid_focal_loss(logits, labels, alpha, gamma)
 
 
-def fake_focal(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+def _fake_focal(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """The result's shape."""
     return logits.new_empty((), dtype=torch.float32)
 
 
-def save_focal(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """Keeps what the derivative needs: what came in."""
+def _save_focal(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Saves what the derivative needs: the inputs."""
     logits, labels, ctx.alpha, ctx.gamma = inputs
     ctx.save_for_backward(logits, labels)
 
 
-def differentiate_focal(operators: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_focal(operators: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs."""
     logits, labels = ctx.saved_tensors
     return operators.sigmoid_focal_loss_backward(grad, logits, labels, ctx.alpha, ctx.gamma), None, None, None
 
 
-def focal_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+def _focal_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """The gradient of logits."""
     return reference.sigmoid_focal_loss_backward(grad, logits, labels, alpha, gamma)
 
 
-def fake_focal_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
+def _fake_focal_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """The result's shape."""
     return logits.new_empty(logits.shape)
 
 
-def norm(
+def _norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, relu: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and its statistics for the derivative."""
@@ -120,7 +120,7 @@ def norm(
     return y.contiguous(memory_format=layout_of(x)), mean, rstd
 
 
-def fake_norm(
+def _fake_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, relu: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The results' shapes."""
@@ -128,8 +128,8 @@ def fake_norm(
     return torch.empty_like(x, memory_format=layout_of(x)), statistics[0], statistics[1]
 
 
-def save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Keeps what the derivative needs; what stood before ReLU is computed again."""
+def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Saves what the derivative needs; the value before ReLU is computed again."""
     x, weight, bias, residual, ctx.relu, _ = inputs
     _, mean, rstd = output
     ctx.has_residual = residual is not None
@@ -138,10 +138,10 @@ def save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, T
     ctx.set_materialize_grads(False)
 
 
-def differentiate_norm(operators: Any, ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+def _differentiate_norm(operators: Any, ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs."""
     x, mean, rstd, weight, bias, residual = ctx.saved_tensors
-    dense = grad.contiguous(memory_format=layout_of(x))  # PyTorch hands over any strides, expanded ones too
+    dense = grad.contiguous(memory_format=layout_of(x))  # any strides can come here, expanded ones too
     grad_x, grad_residual, sums = operators.instance_norm_act_backward(
         dense, x, mean, rstd, weight, bias, residual, ctx.relu
     )
@@ -157,7 +157,7 @@ def differentiate_norm(operators: Any, ctx: Any, grad: Tensor, *unused: None) ->
     return grad_x, grad_weight, grad_bias, grad_residual, None, None
 
 
-def norm_backward(
+def _norm_backward(
     grad: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -168,14 +168,15 @@ def norm_backward(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and residual, and the sums that are those of weight and bias."""
-    found = reference.instance_norm_act_backward(grad, x, mean, rstd, weight, bias, residual, relu)
-    grad_x, grad_residual, sums = found
+    grad_x, grad_residual, sums = reference.instance_norm_act_backward(
+        grad, x, mean, rstd, weight, bias, residual, relu
+    )
     if residual is not None and relu:
         grad_residual = grad_residual.contiguous(memory_format=layout_of(x))
     return grad_x.contiguous(memory_format=layout_of(x)), grad_residual, sums
 
 
-def fake_norm_backward(
+def _fake_norm_backward(
     grad: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -191,4 +192,4 @@ def fake_norm_backward(
     return like_x[0], grad_residual, x.new_empty((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
 
 
-LIBRARY = define("atelier")
+_LIBRARY = define("atelier")

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-Capability = tuple[int, int]
+_Capability = tuple[int, int]
 DEFAULT_TOOLKIT = Path("/usr/local/cuda")
-QUESTION_SECONDS = 30.0
+_QUESTION_SECONDS = 30.0
 INSTALL_NVCC = "python -m pip install -e '.[cuda-build]' brings one"
 
 
@@ -150,7 +150,7 @@ def answer(command: list[str]) -> str:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=QUESTION_SECONDS,
+            timeout=_QUESTION_SECONDS,
         )
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -178,14 +178,14 @@ def identity(device: str) -> str | None:
     return " ".join([*words[1:], *(f"{path}:{size}:{time}" for path, size, time in facts)])
 
 
-def gpus() -> list[Capability]:
+def gpus() -> list[_Capability]:
     """The compute capabilities of the GPUs that PyTorch sees."""
     if torch.version.cuda is None or not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
 
 
-def architectures(present: list[Capability]) -> str:
+def architectures(present: list[_Capability]) -> str:
     """What to compile for: $TORCH_CUDA_ARCH_LIST, and every GPU that is here and that it leaves out."""
     listed = [name for name in re.split(r"[;, ]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "")) if name]
     listed = [] if listed == ["native"] else listed
@@ -198,7 +198,7 @@ def architectures(present: list[Capability]) -> str:
     return ";".join(dict.fromkeys(listed))
 
 
-def covers(arch: str, capability: Capability) -> bool:
+def covers(arch: str, capability: _Capability) -> bool:
     """Whether code for these architectures runs on a GPU: same major version, or PTX of an older one."""
     for match in re.finditer(r"(?:^|;)(\d+)\.(\d+)([a-z]?)(\+PTX)?(?=;|$)", arch):
         built = (int(match[1]), int(match[2]))

@@ -2,11 +2,13 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before torch is loaded; a busy second core makes OpenMP hundreds of times slower
@@ -14,19 +16,66 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest
 
 ROOT = Path(__file__).parent.parent
+USE_SMOKE_RUNS = ("test_pipeline.py", "test_infer.py")  # in tests/projects
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    """Runs `python -m MODULE ARGUMENTS` in an empty folder, as a user would; returns code, stdout and stderr."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Fails at once where the environment promises a GPU and there is none."""
+    if os.environ.get("ATELIER_REQUIRE_GPU") and not hasattr(session.config, "workerinput"):
+        import torch
 
-    def run(module: str, *arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}  # type: ignore[dict-item]
+        if not torch.cuda.is_available():
+            pytest.exit("this environment needs a GPU, and torch finds none", returncode=1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that look at smoke runs first: making these takes longest."""
+    items.sort(key=lambda item: "smoke" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Has pytest-xdist run in one process what shares preparations: a file's tests, in the tests of all projects those
+    of a project, and all that look at a project's smoke run."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Scheduler(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """The name of the group of tests to which one of them belongs."""
+    path, _, test = nodeid.partition("::")
+    folder, _, name = path.rpartition("/")
+    project = re.search(r"\[([a-z0-9_]+)", test) if folder == "tests/projects" else re.search("projects/(.+)", folder)
+    if project is None:
+        return path
+    return f"smoke run of {project.group(1)}" if name in USE_SMOKE_RUNS else f"{path} {project.group(1)}"
+
+
+@pytest.fixture
+def program(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Runs `python -m MODULE ARGUMENTS` in an empty folder, as a user would; returns code, stdout and stderr.
+
+    torch=False: in a process that cannot import torch. Other options are those of subprocess.run.
+    """
+
+    def run(
+        module: str, *arguments: object, torch: bool = True, env: Mapping[str, str] | None = None, **options: Any
+    ) -> "subprocess.CompletedProcess[str]":
+        path = [str(ROOT)]
+        if not torch:
+            path.insert(0, str(tmp_path_factory.mktemp("blocked")))
+            Path(path[0], "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})}
         command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
         settings = {"capture_output": True, "text": True, "timeout": 240, "cwd": tmp_path, **options}
-        return subprocess.run(command, env=environment, **settings)  # type: ignore[call-overload]
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, **settings)
 
     return run
 
@@ -62,10 +111,8 @@ def real_data(once: Once) -> Path:
 
 @pytest.fixture
 def gpu() -> None:
-    """Skips a test without a GPU; fails it where the environment promises one."""
+    """Skips a test where there is no GPU; an environment that promises one has failed before."""
     import torch
 
     if not torch.cuda.is_available():
-        if os.environ.get("ATELIER_REQUIRE_GPU"):
-            pytest.fail("this environment needs a GPU, and torch finds none")
         pytest.skip("no GPU on this machine")

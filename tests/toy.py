@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from core import distributed
 from core.accelerator import Accelerator
 from core.config import RunConfig, option
 from core.data import Order, StreamLoader
@@ -125,7 +124,6 @@ def train(command: TrainCommand[Config]) -> None:
         evaluate=partial(evaluate, held_out, learner.averaged),
         monitor=Monitor("loss", larger_is_better=False),
     )
-    distributed.stop()
     run.summarize(loop.numbers())
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from core.errors import UserError
 
@@ -114,6 +114,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # Pillow raises a dozen types: OSError, struct.error, SyntaxError, IndexError …
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnidentifiedImageError):  # whose own text names an object in memory
+            reason = f"none of the formats {', '.join(FORMATS)}"
         text = reason.strip().partition("\n")[0] or type(error).__name__
         raise UserError("not a readable image", f"{path} ({text})", "replace or remove it") from error
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
 _MODELS = ("auto", "fast", "resnet18", "resnet20")
@@ -64,16 +64,12 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export and inference need of a run beyond its settings.
 
-    model: the network's name. mean, std: per channel of the training images, of values in [0, 1]. data_sha256: of the
-    training images' names and pixels.
+    mean, std: per channel of the training images, of values in [0, 1].
     """
 
-    model: str
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    num_train: int
-    data_sha256: str

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from core import distributed, plots
+from core import plots
 from core.accelerator import Accelerator
 from core.data import Loader
 from core.distributed import World
@@ -34,8 +34,6 @@ from core.vision.network_file import FILE_NAME, save_network
 from cuda_ext import build as kernels
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.model import FastNet, build_model
-
-SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
 
 
 def train_step(batch: Batch, *, learner: Learner[nn.Module], label_smoothing: float) -> dict[str, Tensor]:
@@ -84,10 +82,7 @@ def train(command: TrainCommand[Config]) -> None:
         evaluate=partial(evaluate, val, learner.averaged, accelerator, config.test_flip),
         monitor=Monitor("accuracy", larger_is_better=True),
     )
-    distributed.stop()
     if run.world.is_main:
-        if command.smoke:
-            loop.check_learned(SMOKE_LOSS_RATIO)
         finish(run, loop, data, learner)
 
 

@@ -1,1 +1,1 @@
-"""An object detector: pictures in, boxes with classes and scores out; from scratch or fine-tuned."""
+"""An object detector: images in, boxes with classes and scores out; from scratch or fine-tuned."""

@@ -1,14 +1,14 @@
-"""The detector's settings. This module loads no torch, so a wrong flag is answered at once."""
+"""The detector's settings, and what a run and an exported file know beyond them. This module loads no torch."""
 
-import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from core.config import RunConfig, option
 from core.errors import UserError
 
-PROJECT = "detection"
+TASK = "object detection"
 Model = Literal[
     "small",
     "ssdlite320_mobilenet_v3_large",
@@ -17,53 +17,66 @@ Model = Literal[
     "fcos_resnet50_fpn",
 ]
 STRIDE = 32  # both sides of what a network sees are multiples of it
-LARGEST_OWN_SIZE = 320
-WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
-# What --smoke puts in place of the defaults: under a minute on one CPU core.
-SMOKE = {
-    "data": "synthetic",
-    "epochs": 2,
-    "num_synthetic": 480,
-    "batch_size": 8,
-    "log_every": 5,
-    "mosaic": 0.0,
-}
+LARGEST_OWN_SIZE = 320  # pixels: the longer side where --image-size is not given and the images are larger
+LARGEST_IMAGE_SIZE = 2048
+OnFault = Literal["stop", "skip", "clip"]
+_WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Fields beyond core's: the network and where its weights begin, the augmentation, what counts as a detection."""
+    """Fields beyond core's: the network and its first weights, the augmentation, what counts as a detection."""
 
-    data: str = option("synthetic", "synthetic, or a folder in Pascal VOC or COCO form")
+    smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on one CPU core
+        "data": "synthetic",
+        "epochs": 2,
+        "num_synthetic": 480,
+        "batch_size": 8,
+        "log_every": 5,
+        "mosaic": 0.0,
+    }
+
+    data: str = option("synthetic", "synthetic, or a folder in Pascal VOC or COCO form", harmless=True)
     epochs: int = option(10, "passes over the training data", low=1, harmless=True)
-    batch_size: int = option(8, "pictures of one forward pass, over all ranks together", low=1)
-    model: Model = option("small", "small trains from scratch on a CPU; the others are torchvision's")
-    weights: str = option("none", "weights to begin with: none, coco (torchvision's models), or FILE.pth|.safetensors")
+    batch_size: int = option(8, "images of one forward pass, over all ranks together", low=1)
+    model: Model = option("small", "small, which trains from scratch on a CPU, or one of torchvision's")
+    weights: str = option("none", "weights to start from: none, coco (torchvision's models), or FILE.pth|.safetensors")
     image_size: int | None = option(
-        None, "longer side that pictures are brought to, in pixels (none: their own, at most 320)", low=64, high=2048
+        None,
+        "longer side of what the network sees, in pixels; none stands for the images' own, at most 320",
+        low=64,
+        high=LARGEST_IMAGE_SIZE,
     )
     lr: float = option(0.0, "peak learning rate of AdamW; 0: 0.003 for small from scratch, else 0.0003", low=0)
     weight_decay: float = option(0.03, "weight decay of filters and matrices; none for biases and norms", low=0)
     warmup: float = option(0.05, "share of the training in which the rate rises", low=0, below=1)
     clip_norm: float | None = option(10.0, "largest norm of the whole gradient", above=0)
     ema: float = option(0.998, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
-    repeats: int = option(1, "times that each picture comes in an epoch; for small sets", low=1, high=1000)
-    mosaic: float = option(0.5, "share of training pictures put together from four", low=0, high=1)
-    mosaic_until: float = option(0.85, "share of the epochs after which no more mosaics are made", low=0, high=1)
-    zoom: float = option(1.4, "pictures are shown up to this many times larger, or smaller", low=1, high=4)
-    flip: bool = option(True, "mirror half of the pictures, left to right")
-    flip_vertical: bool = option(False, "mirror half of the pictures, top to bottom; where there is no up")
-    color: float = option(0.25, "how far brightness, contrast, saturation and tint may move", low=0, high=1)
-    score_threshold: float = option(0.05, "boxes with a lower score are not given at all", low=0.001, below=1)
-    overlap: float = option(0.6, "of two boxes of a class with a larger IoU the better one stays", above=0, below=1)
-    max_boxes: int = option(100, "most boxes in a picture", low=1, high=1000)
-    val_fraction: float = option(0.15, "share of the pictures for validation where the data has none", above=0, below=1)
-    on_fault: Literal["stop", "skip"] = option(
-        "stop", "a faulty annotation ends the program, or is listed and left out"
+    repeats: int = option(1, "how often an epoch shows each image; for small sets", low=1, high=1000)
+    mosaic: float = option(0.5, "share of training samples that are put together from four images", low=0, high=1)
+    mosaic_until: float = option(0.85, "share of the epochs with mosaics; the rest has none", low=0, high=1)
+    zoom: float = option(1.4, "images are shown up to this many times larger or smaller", low=1, high=4)
+    flip: bool = option(True, "mirror half of the images, left to right")
+    flip_vertical: bool = option(False, "mirror half of the images, top to bottom; for images without an up")
+    color: float = option(
+        0.25, "how far brightness, contrast, saturation and tint are changed at random", low=0, high=1
     )
-    num_synthetic: int = option(1_000, "pictures that `synthetic` draws for training", low=20, high=1_000_000)
+    score_threshold: float = option(0.05, "boxes with a lower score are never detections", low=0.001, below=1)
+    overlap: float = option(
+        0.6,
+        "of two boxes of a class with a larger IoU, only the one with the better score is a detection",
+        above=0,
+        below=1,
+    )
+    max_boxes: int = option(100, "most detections in an image", low=1, high=1000)
+    val_fraction: float = option(0.15, "share of the images for validation where the data has none", above=0, below=1)
+    on_fault: OnFault = option(
+        "stop",
+        "a fault in the data ends the program; skip: it is listed and not used; clip: boxes are cut at the border",
+    )
+    num_synthetic: int = option(1_000, "images that `synthetic` draws for training", low=20, high=1_000_000)
     resident: Literal["auto", "yes", "no"] = option(
-        "auto", "hold all pictures decoded in memory; auto does where they take less than 4 GB", harmless=True
+        "auto", "hold all images decoded in memory; auto does where they take less than 4 GB", harmless=True
     )
 
     @property
@@ -77,17 +90,37 @@ class Config(RunConfig):
             todo = "choose a model of torchvision, or leave --weights out"
             raise UserError("there are no COCO weights of this model", "--model small", todo)
 
-    def check_ready(self, resume: bool) -> None:
-        """Raises UserError for data and weights that are not there, and for a missing package: before a training, not
-        whenever settings are read, as a run can be exported where its data is not."""
+    def check_present(self, *, resuming: bool) -> None:
+        """Raises UserError for data and weights that are not there."""
         if self.data != "synthetic" and not (self.data and Path(self.data).is_dir()):
             todo = "give synthetic, or a folder in Pascal VOC or COCO form"
             raise UserError("unknown data", f"--data {self.data}", todo)
-        if self.weights not in ("none", "coco") and not resume:
+        if self.weights not in ("none", "coco") and not resuming:
             path = Path(self.weights)
-            if path.suffix not in WEIGHT_SUFFIXES or not path.is_file():
-                todo = f"give none, coco, or a file that ends in {', '.join(WEIGHT_SUFFIXES)}"
+            if path.suffix not in _WEIGHT_SUFFIXES or not path.is_file():
+                todo = f"give none, coco, or a file that ends in {', '.join(_WEIGHT_SUFFIXES)}"
                 raise UserError("no such weights", f"--weights {self.weights}", todo)
-        for package in ("torchvision", "faster_coco_eval"):
-            if importlib.util.find_spec(package) is None:
-                raise UserError("a package is missing", package, "python -m pip install -e .[detection]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What export needs of a run beyond its settings.
+
+    canvas: (height, width) of what the network sees, in pixels. mean, std: per channel, of values in [0, 1].
+    data_sha256: of all image files and boxes, before splitting.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    canvas: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_train: int
+    data_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Facts):
+    """What the exported file knows too. threshold: the score from which on a detection is worth showing."""
+
+    threshold: float

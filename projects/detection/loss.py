@@ -1,8 +1,8 @@
-"""What the small network learns from: which of its points are responsible for which box, and three losses.
+"""The losses of the small network, and the assignment of its points to boxes.
 
 FCOS, Tian et al. 2019 (arXiv 1904.01355), with center sampling from its later version (arXiv 2006.09214): the points
-near the middle of a box, of the level that boxes of its size belong to, have to tell its class and its edges. Classes
-by focal loss (Lin et al. 2017, arXiv 1708.02002), edges by generalized IoU (Rezatofighi et al. 2019, arXiv 1902.09630),
+near the center of a box, of the level for boxes of its size, have to predict its class and its edges. Classes by focal
+loss (Lin et al. 2017, arXiv 1708.02002), edges by generalized IoU (Rezatofighi et al. 2019, arXiv 1902.09630),
 and, in place of center-ness, how well the predicted box fits (Wu, Li and Wang 2020, arXiv 1912.05992).
 """
 
@@ -16,15 +16,15 @@ from torch import Tensor
 from cuda_ext import sigmoid_focal_loss
 
 BACKGROUND, IGNORED = -1, -2  # labels of points, as sigmoid_focal_loss takes them
-CENTER_RADIUS = 1.5  # in strides
-LARGEST_IN_STRIDES = 10.0  # the longer side of the largest boxes of a level; the coarsest takes larger ones too
-AREA_PENALTY = 0.1  # of a box's longer side: so a small box keeps its points within a large one
-ALPHA, GAMMA = 0.25, 2.0
-BOX_WEIGHT, FIT_WEIGHT = 2.0, 0.5
+_CENTER_RADIUS = 1.5  # in strides
+_LARGEST_IN_STRIDES = 10.0  # the longer side of the largest boxes of a level; the coarsest takes larger ones too
+_AREA_PENALTY = 0.1  # times a box's longer side, so that a small box keeps its points inside a large one
+_ALPHA, _GAMMA = 0.25, 2.0
+_BOX_WEIGHT, _FIT_WEIGHT = 2.0, 0.5
 
 
 class Points(NamedTuple):
-    """The points of all levels: centers float32 [M, 2] as x, y in pixels, strides float32 [M]."""
+    """The points of all levels: centers float32 [M, 2] as x, y in pixels, strides float32 [M] in pixels."""
 
     centers: Tensor
     strides: Tensor
@@ -45,9 +45,9 @@ def losses(
     overlaps, generalized = ious(boxes[responsible], wanted[responsible])
     fit = F.binary_cross_entropy_with_logits(fits[responsible], overlaps.detach().clamp(0, 1), reduction="sum")
     return {
-        "class": sigmoid_focal_loss(logits.flatten(0, 1), labels.flatten(), ALPHA, GAMMA) / num,
-        "box": BOX_WEIGHT * (1 - generalized).sum() / num,
-        "fit": FIT_WEIGHT * fit / num,
+        "class": sigmoid_focal_loss(logits.flatten(0, 1), labels.flatten(), _ALPHA, _GAMMA) / num,
+        "box": _BOX_WEIGHT * (1 - generalized).sum() / num,
+        "fit": _FIT_WEIGHT * fit / num,
     }
 
 
@@ -55,29 +55,30 @@ def losses(
 def assign(points: Points, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """For each point a label int64 [M] (a class, BACKGROUND or IGNORED) and the box it is responsible for [M, 4].
 
-    target: boxes [B, 4], labels [B], uncounted bool [B]. Of several boxes that with the nearest middle has the point.
+    target: see detector.py. Where several boxes fit a point, it gets the one with the nearest center. A point inside an
+    ignored box that fits no other box is IGNORED.
     """
     x, y = points.centers.unbind(1)
-    counted = ~target["uncounted"]
+    counted = ~target["ignored"]
     boxes, classes = target["boxes"][counted], target["labels"][counted]
     labels = torch.full((len(x),), BACKGROUND, device=x.device)
     if len(target["boxes"]) > len(boxes):
-        edges = edge_distances(x, y, target["boxes"][~counted])
+        edges = _edge_distances(x, y, target["boxes"][~counted])
         labels[(edges.amin(2) > 0).any(1)] = IGNORED
     if not len(boxes):
         return labels, torch.zeros(len(x), 4, device=x.device)
     stride, longer = points.strides[:, None], (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    smallest = torch.where(stride == points.strides.min(), 0, LARGEST_IN_STRIDES / 2 * stride)
-    largest = torch.where(stride == points.strides.max(), torch.inf, LARGEST_IN_STRIDES * stride)
+    smallest = torch.where(stride == points.strides.min(), 0, _LARGEST_IN_STRIDES / 2 * stride)
+    largest = torch.where(stride == points.strides.max(), torch.inf, _LARGEST_IN_STRIDES * stride)
     distance = (points.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(2)
-    inside = edge_distances(x, y, boxes).amin(2) > 0
-    fits = inside & (distance < CENTER_RADIUS * stride) & (longer > smallest) & (longer <= largest)
-    cost, index = torch.where(fits, distance + AREA_PENALTY * longer, torch.inf).min(1)
+    inside = _edge_distances(x, y, boxes).amin(2) > 0
+    fits = inside & (distance < _CENTER_RADIUS * stride) & (longer > smallest) & (longer <= largest)
+    cost, index = torch.where(fits, distance + _AREA_PENALTY * longer, torch.inf).min(1)
     return torch.where(cost < torch.inf, classes[index], labels), boxes[index]
 
 
-def edge_distances(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
-    """How far inside each box each point lies: to its left, upper, right and lower edge, [M, B, 4]."""
+def _edge_distances(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
+    """Distances of points to the left, upper, right and lower edge of boxes, negative outside: [M, B, 4] in pixels."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([x[:, None] - x1, y[:, None] - y1, x2 - x[:, None], y2 - y[:, None]], dim=2)
 

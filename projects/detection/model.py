@@ -1,9 +1,5 @@
 """The detectors: a small one that trains from scratch on a CPU, and torchvision's by name.
 
-Every detector has two ways in: `forward(images, targets)` gives the losses of a batch by name, `candidates(images)`
-scored boxes that selection.py then chooses from. Images are [N, 3, H, W], normalized, with sides that are multiples of
-32; targets are a dictionary for each picture: boxes float32 [B, 4] in pixels, labels int64 [B], uncounted bool [B].
-
 The small one follows FCOS (Tian et al. 2019, arXiv 1904.01355): residual blocks (He et al. 2016, arXiv 1512.03385),
 a feature pyramid (Lin et al. 2017, arXiv 1612.03144) of strides 8, 16 and 32, and one head shared by the three levels.
 """
@@ -17,43 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.detection.config import Config
+from projects.detection.detector import Detector, Target
 from projects.detection.loss import Points, losses
-from projects.detection.selection import keep_best
+from projects.detection.nms import keep_best
 
-Target = dict[str, Tensor]
 STRIDES = (8, 16, 32)
-FIRST_SCORE = 0.01  # what every class begins with, so that the many background points do not drown the first steps
-NUM_CANDIDATES = 1000
+_FIRST_SCORE = 0.01  # of every class at first, so that the many background points do not outweigh the others
+_NUM_CANDIDATES = 1000  # of a class: the best ones
 
 
-class Detector(nn.Module):
-    """What the two kinds of detector have in common.
+def build_model(config: Config, num_classes: int, *, initial_weights: bool) -> Detector:
+    """The detector that the settings name.
 
-    statistics: mean and standard deviation of channels that the weights expect; None for those of the training data.
-    channels_last: the memory format to train in.
+    initial_weights: whether to load the weights that they name, for a new training.
     """
-
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    channels_last = True
-
-    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses by name, each a scalar."""
-        raise NotImplementedError
-
-    def candidates(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes [N, M, 4] or [N, C, M, 4] in pixels, and scores [N, C, M], both float32."""
-        raise NotImplementedError
-
-
-def build_model(config: Config, num_classes: int, *, begin: bool) -> Detector:
-    """The detector that the settings name; to begin a training it gets the weights that they name."""
     if config.model == "small":
         detector: Detector = Small(num_classes)
     else:
         from projects.detection.torchvision_models import build_torchvision
 
         detector = build_torchvision(config, num_classes)
-    if begin and config.weights != "none":
+    if initial_weights and config.weights != "none":
         from projects.detection.weights import load_weights
 
         load_weights(detector, config)
@@ -61,24 +41,27 @@ def build_model(config: Config, num_classes: int, *, begin: bool) -> Detector:
 
 
 class Small(Detector):
-    """A light residual network, a feature pyramid, and a head of two branches: classes; edges and fit."""
+    """A small residual network, a feature pyramid, and a head of two branches: one for classes, one for edges and fit.
+
+    The fit is a prediction of how well the predicted box will overlap with the true one (its IoU).
+    """
 
     def __init__(
         self, num_classes: int, widths: Sequence[int] = (24, 48, 96, 160, 224), features: int = 96, depth: int = 2
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.stem = convolution(3, widths[0], stride=2)
+        self.stem = _convolution(3, widths[0], stride=2)
         self.stages = nn.ModuleList()
         for number, (channels_in, channels_out) in enumerate(pairwise(widths)):
             blocks = [Block(channels_in, channels_out, stride=2)]
-            if number in (1, 2):  # strides 8 and 16 tell most of what a picture shows
+            if number in (1, 2):  # strides 8 and 16 matter most for small images
                 blocks.append(Block(channels_out, channels_out))
             self.stages.append(nn.Sequential(*blocks))
         self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths[-3:])
-        self.smooth = nn.ModuleList(convolution(features, features) for _ in STRIDES)
-        self.class_branch = nn.Sequential(*(convolution(features, features) for _ in range(depth)))
-        self.box_branch = nn.Sequential(*(convolution(features, features) for _ in range(depth)))
+        self.smooth = nn.ModuleList(_convolution(features, features) for _ in STRIDES)
+        self.class_branch = nn.Sequential(*(_convolution(features, features) for _ in range(depth)))
+        self.box_branch = nn.Sequential(*(_convolution(features, features) for _ in range(depth)))
         self.class_output = nn.Conv2d(features, num_classes, 3, padding=1)
         self.box_output = nn.Conv2d(features, 5, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
@@ -93,23 +76,23 @@ class Small(Detector):
             nn.init.normal_(output.weight, std=0.01)
         assert self.class_output.bias is not None
         assert self.box_output.bias is not None
-        nn.init.constant_(self.class_output.bias, math.log(FIRST_SCORE / (1 - FIRST_SCORE)))
+        nn.init.constant_(self.class_output.bias, math.log(_FIRST_SCORE / (1 - _FIRST_SCORE)))
         nn.init.constant_(self.box_output.bias[:4], 1.0)  # a first box of about 5 by 5 strides
 
     def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """The losses of loss.py."""
+        """The losses of loss.py by name."""
         logits, boxes, fits, points = self.predict(images)
         return losses(logits, boxes, fits, points, targets)
 
     def candidates(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """A score is the geometric mean of class and fit."""
+        """Boxes [N, M, 4] and scores [N, C, M]: the geometric mean of the probabilities of class and fit."""
         logits, boxes, fits, _ = self.predict(images)
         scores = (logits.sigmoid() * fits.sigmoid()[..., None]).sqrt().transpose(1, 2)
         limits = boxes.new_tensor([images.shape[3], images.shape[2]] * 2)
-        return torch.minimum(boxes.clamp(min=0), limits), keep_best(scores, NUM_CANDIDATES)
+        return torch.minimum(boxes.clamp(min=0), limits), keep_best(scores, _NUM_CANDIDATES)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Points]:
-        """logits [N, M, C], boxes [N, M, 4] in pixels and fits [N, M] of all points, float32, and the points."""
+        """logits [N, M, C], boxes [N, M, 4] in pixels and fits [N, M] (logits) of all points, float32; the points."""
         levels = self.pyramid(images)
         logits, boxes, fits, centers, strides = [], [], [], [], []
         for number, (x, stride) in enumerate(zip(levels, STRIDES, strict=True)):
@@ -147,18 +130,18 @@ class Block(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
-        self.first = convolution(channels_in, channels_out, stride=stride)
-        self.second = convolution(channels_out, channels_out, relu=False)
+        self.first = _convolution(channels_in, channels_out, stride=stride)
+        self.second = _convolution(channels_out, channels_out, relu=False)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or channels_in != channels_out:
-            self.shortcut = convolution(channels_in, channels_out, kernel=1, stride=stride, relu=False)
+            self.shortcut = _convolution(channels_in, channels_out, kernel=1, stride=stride, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, H, W] → [N, channels_out, H/stride, W/stride]."""
         return F.relu(self.second(self.first(x)) + self.shortcut(x))
 
 
-def convolution(
+def _convolution(
     channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1, relu: bool = True
 ) -> nn.Sequential:
     """Convolution, batch norm and, unless a sum comes first, ReLU."""
@@ -170,7 +153,7 @@ def convolution(
 
 
 def grid(height: int, width: int, stride: int, device: torch.device) -> Tensor:
-    """The middles of a level's cells in pixels, as x, y: float32 [height · width, 2]."""
+    """The centers of a level's cells in pixels, as x, y: float32 [height · width, 2]."""
     y, x = torch.meshgrid(
         torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij"
     )

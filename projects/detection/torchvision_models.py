@@ -1,5 +1,5 @@
-"""torchvision's detectors by name, with two changes: what they see is the whole canvas, and their boxes are chosen by
-selection.py, so that batches of any size can be exported with the suppression inside.
+"""torchvision's detectors by name, with two changes: their input is the whole canvas, resized and normalized already,
+and their boxes are chosen by nms.py, so that batches of any size can be exported with the suppression inside.
 
 `candidates` follows, for each of the four, what torchvision does between its heads and its non-maximum suppression
 (https://docs.pytorch.org/vision/stable/models.html#object-detection). SSDLite: Sandler et al. 2018 (arXiv 1801.04381);
@@ -18,10 +18,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from projects.detection.config import Config
-from projects.detection.model import Detector, Target
-from projects.detection.selection import keep_best, suppress
+from projects.detection.detector import Detector, Target, hide_ignored
+from projects.detection.nms import keep_best, suppress
 
-MIN_PROPOSAL_PIXELS, MIN_BOX_PIXELS = 1e-3, 1e-2  # smaller ones are left out, as torchvision does
+_MIN_PROPOSAL_PIXELS, _MIN_BOX_PIXELS = 1e-3, 1e-2  # boxes with a shorter side are left out, as in torchvision
 # Parts of a backbone that keep the weights they are given: torchvision's defaults for fine-tuning.
 FROZEN = {
     "ssdlite320_mobilenet_v3_large": (),
@@ -32,7 +32,7 @@ FROZEN = {
 
 
 def build_torchvision(config: Config, num_classes: int) -> Detector:
-    """The network of that name; where weights are given to it, with a frozen beginning and frozen norms."""
+    """The network of that name; with --weights, its first layers and its norms are frozen."""
     prefix = "box_" if config.model.startswith("fasterrcnn") else ""
     limits = {
         f"{prefix}score_thresh": config.score_threshold,
@@ -42,11 +42,11 @@ def build_torchvision(config: Config, num_classes: int) -> Detector:
     build = getattr(torchvision.models.detection, config.model)
     model = build(weights=None, weights_backbone=None, num_classes=num_classes + 1, **limits)
     if config.weights != "none":
-        freeze(model.backbone, FROZEN[config.model])
+        _freeze(model.backbone, FROZEN[config.model])
     return wrap(model)
 
 
-def freeze(backbone: nn.Module, parts: Sequence[str]) -> None:
+def _freeze(backbone: nn.Module, parts: Sequence[str]) -> None:
     """Fixes the weights of some parts, and the statistics of all norms: batches of detection are too small for them."""
     for name, module in [*backbone.named_modules()]:
         if isinstance(module, nn.BatchNorm2d):
@@ -64,19 +64,19 @@ def wrap(model: Any) -> Detector:
     return kinds[type(model).__name__](model)
 
 
-class WholeCanvas(nn.Module):
+class _WholeCanvas(nn.Module):
     """In place of torchvision's transform: images are batched, normalized and resized already."""
 
     def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
         """The images with the size that all of them have."""
-        return image_list(images), targets
+        return _image_list(images), targets
 
     def postprocess(self, result: Any, image_shapes: Any, original_image_sizes: Any) -> Any:
         """Boxes as they are."""
         return result
 
 
-def image_list(images: Tensor) -> ImageList:
+def _image_list(images: Tensor) -> ImageList:
     """A batch as torchvision's parts take it."""
     return ImageList(images, [(images.shape[2], images.shape[3])] * images.shape[0])
 
@@ -88,27 +88,27 @@ class TorchvisionDetector(Detector):
         super().__init__()
         self.model = model
         self.statistics = tuple(model.transform.image_mean), tuple(model.transform.image_std)
-        model.transform = WholeCanvas()
+        model.transform = _WholeCanvas()
         for part in self.float_parts():
-            part.register_forward_hook(to_float)
+            part.register_forward_hook(_to_float)
 
     def float_parts(self) -> list[nn.Module]:
         """Parts whose outputs become float32 where autocast shortened them: bfloat16 has too few digits for boxes."""
         return [self.model.backbone, self.model.head]
 
     def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """torchvision's losses by name."""
+        """torchvision's losses by name. What is in ignored boxes is hidden, as these losses know none."""
         theirs = [
-            {"boxes": each["boxes"][~each["uncounted"]], "labels": each["labels"][~each["uncounted"]] + 1}
+            {"boxes": each["boxes"][~each["ignored"]], "labels": each["labels"][~each["ignored"]] + 1}
             for each in targets
         ]
-        losses: dict[str, Tensor] = self.model(images, theirs)
+        losses: dict[str, Tensor] = self.model(hide_ignored(images, targets), theirs)
         return losses
 
     def head_outputs(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor, list[int]]:
-        """What the head says, the anchors [A, 4], and how many of them each level has."""
+        """The outputs of the head, the anchors [A, 4], and how many of them each level has."""
         features = list(self.model.backbone(images).values())
-        anchors = self.model.anchor_generator(image_list(images[:1]), features)[0]
+        anchors = self.model.anchor_generator(_image_list(images[:1]), features)[0]
         cells = [level.shape[2] * level.shape[3] for level in features]
         per_cell = len(anchors) // sum(cells)
         return self.model.head(features), anchors, [num * per_cell for num in cells]
@@ -126,7 +126,7 @@ class TorchvisionDetector(Detector):
 class Ssd(TorchvisionDetector):
     """Boxes relative to anchors, softmax over classes, the best of each class."""
 
-    # Of depthwise filters that take a single pixel in steps of two, as in the last maps of small pictures, PyTorch 2.15
+    # Of depthwise filters that take a single pixel in steps of two, as in the last maps of small images, PyTorch 2.15
     # leaves the gradient unset on a CPU in bfloat16 and channels_last: it is whatever the memory held.
     channels_last = False
 
@@ -138,8 +138,8 @@ class Ssd(TorchvisionDetector):
         """boxes [N, A, 4], scores [N, C, A]."""
         outputs, anchors, _ = self.head_outputs(images)
         scores = outputs["cls_logits"].softmax(-1)[:, :, 1:].transpose(1, 2)
-        boxes = decode(self.model.box_coder, outputs["bbox_regression"], anchors)
-        return within(boxes, images), keep_best(scores, self.model.topk_candidates)
+        boxes = _decode(self.model.box_coder, outputs["bbox_regression"], anchors)
+        return _within(boxes, images), keep_best(scores, self.model.topk_candidates)
 
 
 class RetinaNet(TorchvisionDetector):
@@ -148,8 +148,8 @@ class RetinaNet(TorchvisionDetector):
     def candidates(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """boxes [N, A, 4], scores [N, C, A]."""
         outputs, anchors, levels = self.head_outputs(images)
-        boxes = decode(self.model.box_coder, outputs["bbox_regression"], anchors)
-        return within(boxes, images), self.best_of_levels(outputs["cls_logits"].sigmoid(), levels)
+        boxes = _decode(self.model.box_coder, outputs["bbox_regression"], anchors)
+        return _within(boxes, images), self.best_of_levels(outputs["cls_logits"].sigmoid(), levels)
 
 
 class Fcos(TorchvisionDetector):
@@ -160,7 +160,7 @@ class Fcos(TorchvisionDetector):
         outputs, anchors, levels = self.head_outputs(images)
         scores = (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()
         boxes = self.model.box_coder.decode(outputs["bbox_regression"], anchors)
-        return within(boxes, images), self.best_of_levels(scores, levels)
+        return _within(boxes, images), self.best_of_levels(scores, levels)
 
 
 class FasterRcnn(TorchvisionDetector):
@@ -181,21 +181,21 @@ class FasterRcnn(TorchvisionDetector):
         pooled = self.pool(levels, rois, images)
         logits, deltas = heads.box_predictor(heads.box_head(pooled))
         boxes = heads.box_coder.decode_single(deltas, rois[:, 1:]).reshape(num, num_proposals, -1, 4)
-        boxes = within(boxes[:, :, 1:].transpose(1, 2), images)
+        boxes = _within(boxes[:, :, 1:].transpose(1, 2), images)
         scores = logits.softmax(-1).reshape(num, num_proposals, -1)[:, :, 1:].transpose(1, 2)
-        good = there[:, None] & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= MIN_BOX_PIXELS)
+        good = there[:, None] & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= _MIN_BOX_PIXELS)
         return boxes, torch.where(good, scores, 0)
 
     def propose(self, images: Tensor, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The proposals of the first network [N, P, 4], and which of them are there [N, P]."""
         rpn = self.model.rpn
         objectness, deltas = rpn.head(features)
-        anchors = rpn.anchor_generator(image_list(images[:1]), features)[0]
+        anchors = rpn.anchor_generator(_image_list(images[:1]), features)[0]
         levels = [level.shape[1] * level.shape[2] * level.shape[3] for level in objectness]
         flat_scores, flat_deltas = concat_box_prediction_layers(objectness, deltas)
-        boxes = within(decode(rpn.box_coder, flat_deltas.reshape(-1, len(anchors), 4), anchors), images)
+        boxes = _within(_decode(rpn.box_coder, flat_deltas.reshape(-1, len(anchors), 4), anchors), images)
         scores = flat_scores.reshape(-1, len(anchors)).sigmoid()
-        good = (scores >= rpn.score_thresh) & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= MIN_PROPOSAL_PIXELS)
+        good = (scores >= rpn.score_thresh) & ((boxes[..., 2:] - boxes[..., :2]).amin(-1) >= _MIN_PROPOSAL_PIXELS)
         scores = torch.where(good, scores, 0)
         kept = [
             suppress(some_boxes, keep_best(some_scores, rpn.pre_nms_top_n())[:, None], rpn.nms_thresh, 0.0)[:, 0]
@@ -209,7 +209,7 @@ class FasterRcnn(TorchvisionDetector):
     def pool(self, features: list[Tensor], rois: Tensor, images: Tensor) -> Tensor:
         """A patch of features for each proposal, from the level that its size belongs to (arXiv 1612.03144, eq. 1)."""
         pooler = self.model.roi_heads.box_roi_pool
-        steps = [round_log2(images.shape[2] / level.shape[2]) for level in features]
+        steps = [_round_log2(images.shape[2] / level.shape[2]) for level in features]
         size = (rois[:, 3:5] - rois[:, 1:3]).prod(1).sqrt()
         wanted = torch.floor(pooler.canonical_level + torch.log2(size / pooler.canonical_scale) + 1e-6)
         # Where two levels have one stride, torchvision takes the first of them for every proposal.
@@ -222,28 +222,28 @@ class FasterRcnn(TorchvisionDetector):
         return torch.stack(pooled).sum(0)
 
 
-def decode(coder: Any, deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes [N, A, 4] from what is said relative to anchors [A, 4]."""
+def _decode(coder: Any, deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes [N, A, 4] in pixels from the head's regression [N, A, 4] relative to anchors [A, 4]."""
     every = anchors.expand(deltas.shape[0], -1, -1).reshape(-1, 4)
     boxes: Tensor = coder.decode_single(deltas.reshape(-1, 4), every).reshape(deltas.shape)
     return boxes
 
 
-def within(boxes: Tensor, images: Tensor) -> Tensor:
+def _within(boxes: Tensor, images: Tensor) -> Tensor:
     """Boxes [..., 4] cut at the borders of the canvas."""
     limits = boxes.new_tensor([images.shape[3], images.shape[2]] * 2)
     return torch.minimum(boxes.clamp(min=0), limits)
 
 
-def round_log2(ratio: float) -> int:
+def _round_log2(ratio: float) -> int:
     """The nearest power of two, as its exponent: a level's stride where rounding has changed its size."""
     return round(math.log2(ratio))
 
 
-def to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+def _to_float(module: nn.Module, inputs: Any, outputs: Any) -> Any:
     """A forward hook: tensors in tuples, lists and dicts as float32."""
     if isinstance(outputs, Tensor):
         return outputs.float()
     if isinstance(outputs, dict):
-        return type(outputs)((key, to_float(module, inputs, value)) for key, value in outputs.items())
-    return type(outputs)(to_float(module, inputs, value) for value in outputs)
+        return type(outputs)((key, _to_float(module, inputs, value)) for key, value in outputs.items())
+    return type(outputs)(_to_float(module, inputs, value) for value in outputs)

@@ -1,183 +1,196 @@
-"""Reads a folder in Pascal VOC form: Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val,test}.txt.
+"""Reads a folder in Pascal VOC form: Annotations/**/*.xml, JPEGImages/, ImageSets/Main/{train,val,trainval,test}.txt.
 
 Everingham et al. 2010, http://host.robots.ox.ac.uk/pascal/VOC/. VOC counts pixels from 1 and includes the last one,
 so xmin 1, xmax 10 is a box of 10 pixels, from 0 to 10. Some tools write the same files counting from 0; where one
-coordinate of a folder is 0, all of it is read so, and that is said.
+coordinate of a folder is 0, all of it is read so, and a note says it.
 """
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from core import images
 from core.errors import UserError
-from projects.detection.annotations import (
-    Annotations,
-    Picture,
-    checked_box,
-    inside,
-    make_picture,
-    picture_sizes,
-    size_lie,
+from core.vision.folders import SUFFIXES
+from projects.detection.annotations import AnnotatedImage, Annotations, ImageObjects, class_name_fault, true_or_false
+from projects.detection.image_files import (
+    CheckedImage,
+    check_images,
+    number_of,
+    path_inside,
+    read_regular,
+    visible_files,
+    wrong_size,
 )
+from projects.detection.voc_lists import read_splits
 
-SPLITS = ("train", "val", "test")
-EDGES = ("xmin", "ymin", "xmax", "ymax")
+_MAX_XML_BYTES = 16 << 20
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Object(NamedTuple):
-    """An <object> as it stands in the file: which one, class, the four edges, and whether it is difficult."""
+class _Object(NamedTuple):
+    """An <object> as it stands in the file: which one, class, the four edges, and <difficult>."""
 
     where: str
     name: str
-    edges: list[float | str]
-    difficult: bool
+    edges: Sequence[float | str]
+    difficult: str | None
 
 
-class Parsed(NamedTuple):
-    """An annotation file as it stands: its picture, the stated size, its objects."""
+class _Parsed(NamedTuple):
+    """An annotation file as it stands: its name, <filename>, the stated size, its objects."""
 
     file: Path
-    picture: Path
-    stated: tuple[int | None, int | None]
-    objects: list[Object]
+    stem: str
+    filename: str
+    stated: tuple[str | None, str | None]
+    objects: Sequence[_Object]
 
 
-def read(root: Path) -> Annotations:
-    """All splits of a folder; without ImageSets/Main everything is one split, named all."""
-    found = Annotations("voc")
-    stems = split_names(root, found)
-    parsed = {name: [p for stem in names if (p := parse(root, stem, found))] for name, names in stems.items()}
+def read(root: Path, clip: bool = False) -> Annotations:
+    """All splits of a folder; without lists everything is one split, named all. clip: see Annotations."""
+    annotations = Annotations("voc", clip)
+    folder = root / "Annotations"
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in visible_files(folder)
+        if path.suffix.lower() == ".xml"
+    }
+    if not files:
+        raise UserError("no annotations", folder, "put a file NAME.xml for each image there")
+    splits = read_splits(root, files, annotations)
+    parsed = {
+        name: [p for stem in stems if (p := _parse(files[stem], stem, annotations))] for name, stems in splits.items()
+    }
     everything = [each for split in parsed.values() for each in split]
-    edges = [edge for each in everything for item in each.objects for edge in item.edges[:2] if isinstance(edge, float)]
-    origin = 0 if 0.0 in edges else 1
-    found.notes.append(
-        "boxes are read as Pascal VOC's, counted from pixel 1"
-        if origin
-        else "boxes are read as counted from pixel 0, as one of them begins there"
-    )
+    origin = _origin(everything, annotations)
     learned = parsed.get("train", everything)
-    found.classes = sorted({item.name for each in learned for item in each.objects if item.name})
-    sizes = picture_sizes([each.picture for each in everything])
-    size_of = dict(zip((each.file for each in everything), sizes, strict=True))
+    names = {item.name for each in learned for item in each.objects}
+    annotations.classes = sorted(name for name in names if class_name_fault(name) is None)
+    paths = _image_paths(root, everything, annotations)
+    checked = dict(zip(paths, check_images(list(paths.values())), strict=True))
     for name, split in parsed.items():
-        pictures = (finish(each, size_of[each.file], origin, found) for each in split)
-        found.splits[name] = [picture for picture in pictures if picture is not None]
-    return found
+        images = (_finish(each, checked[each.file], origin, annotations) for each in split if each.file in checked)
+        annotations.splits[name] = [image for image in images if image is not None]
+    return annotations
 
 
-def split_names(root: Path, found: Annotations) -> dict[str, list[str]]:
-    """The pictures of each split by name. Raises UserError where no split names a picture."""
-    lists = {name: root / "ImageSets" / "Main" / f"{name}.txt" for name in SPLITS}
-    lists = {name: path for name, path in lists.items() if path.is_file()}
-    if "train" not in lists:
-        stems = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
-        if not stems:
-            raise UserError("no annotations", root / "Annotations", "put a file NAME.xml for each picture there")
-        return {"all": stems}
-    result: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
-    for name, path in lists.items():
-        result[name] = []
-        for number, stem in enumerate(lines_of(path), 1):
-            if stem in seen:
-                found.add_fault(path, f"line {number}", f"{stem} stands in {seen[stem]} already")
-            else:
-                seen[stem] = f"{name}.txt"
-                result[name].append(stem)
-    return result
-
-
-def lines_of(path: Path) -> Iterator[str]:
-    """The first word of each line. Raises UserError for a file that is no text."""
+def _parse(file: Path, stem: str, annotations: Annotations) -> _Parsed | None:
+    """An annotation file as it stands; None, and a fault, where it cannot be read."""
     try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError("not a readable list of pictures", f"{path} ({error})", "write one name a line") from error
-    return (line.split()[0] for line in text.splitlines() if line.split())
-
-
-def parse(root: Path, stem: str, found: Annotations) -> Parsed | None:
-    """The annotation file of a picture as it stands; None, and a fault, where there is no usable one."""
-    file = inside(root / "Annotations", f"{stem}.xml")
-    if file is None:
-        found.add_fault(root / "ImageSets" / "Main", stem, "the name leads out of the folder")
+        tree = ElementTree.fromstring(read_regular(file, _MAX_XML_BYTES))
+    except (ElementTree.ParseError, LookupError, OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        annotations.add_fault(file, stem, f"not readable XML ({reason})")
         return None
-    try:
-        tree = ElementTree.parse(file).getroot()
-    except FileNotFoundError:
-        found.add_fault(file, stem, "the annotation file is missing")
-        return None
-    except (ElementTree.ParseError, OSError, ValueError) as error:
-        found.add_fault(file, stem, f"not readable XML ({error})")
-        return None
-    named = (tree.findtext("filename") or "").strip()
-    picture = picture_path(root, named, stem)
-    if picture is None:
-        found.add_fault(file, stem, f"its picture {named!r} lies outside the folder")
-        return None
-    stated = tuple(whole(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     objects = [
-        Object(
+        _Object(
             where=f"{stem}, object {number}",
             name=(element.findtext("name") or "").strip(),
-            edges=[number_of(element.findtext(f"bndbox/{edge}")) for edge in EDGES],
-            difficult=(element.findtext("difficult") or "").strip() == "1",
+            edges=[_edge(element.findtext(f"bndbox/{edge}")) for edge in _EDGES],
+            difficult=element.findtext("difficult"),
         )
         for number, element in enumerate(tree.iterfind("object"), 1)
     ]
-    return Parsed(file, picture, (stated[0], stated[1]), objects)
+    stated = tree.findtext("size/width"), tree.findtext("size/height")
+    return _Parsed(file, stem, (tree.findtext("filename") or "").strip(), stated, objects)
 
 
-def picture_path(root: Path, named: str, stem: str) -> Path | None:
-    """The picture that belongs to an annotation: what it names, else the file of its own name; None if outside."""
+def _edge(text: str | None) -> float | str:
+    """A coordinate; the text itself where it is none."""
+    number = number_of(text)
+    return number if number is not None else text or "missing"
+
+
+def _origin(parsed: Sequence[_Parsed], annotations: Annotations) -> int:
+    """The number of the first pixel, 0 or 1, with a note."""
+    from_zero = any(edge == 0.0 for each in parsed for item in each.objects for edge in item.edges[:2])
+    annotations.notes.append(
+        "boxes are read as counted from pixel 0, as one of them begins there"
+        if from_zero
+        else "boxes are read as Pascal VOC's, counted from pixel 1"
+    )
+    return 0 if from_zero else 1
+
+
+def _image_paths(root: Path, parsed: Sequence[_Parsed], annotations: Annotations) -> dict[Path, Path]:
+    """The image of each annotation file: that of its own name, else the one that <filename> names.
+
+    An annotation whose image belongs to another annotation, or is not there, gets a fault and no path.
+    """
     folder = root / "JPEGImages"
-    if named:
-        path = inside(folder, named)
-        if path is None or path.is_file():
-            return path
-    beside = (folder / f"{stem}{suffix}" for suffix in (".jpg", *sorted(images.SUFFIXES)))
-    return next((path for path in beside if path.is_file()), folder / (named or f"{stem}.jpg"))
+    images = [path for path in visible_files(folder) if path.suffix.lower() in SUFFIXES]
+    own_names = _by_name(images, folder)
+    num_stems = Counter(Path(each.stem).name for each in parsed)
+    paths: dict[Path, Path] = {}
+    renamed: list[str] = []
+    for each in parsed:
+        name = Path(each.stem).name
+        own = own_names.get(each.stem, own_names.get(name, []) if num_stems[name] == 1 else [])
+        if own:
+            named = [path for path in own if path.name == Path(each.filename.replace("\\", "/")).name]
+            paths[each.file] = (named or own)[0]
+            if each.filename and not named and Path(each.filename.replace("\\", "/")).stem != name:
+                renamed.append(f"{each.file.name} says {each.filename}")
+    if renamed:
+        more = "" if len(renamed) == 1 else f" and {len(renamed) - 1:,} more"
+        annotations.notes.append(
+            f"the image with an annotation's own name is used, not its <filename>: {renamed[0]}{more}"
+        )
+    _add_named(folder, [each for each in parsed if each.file not in paths], paths, annotations)
+    unused = len(set(images) - set(paths.values()))
+    if unused:
+        annotations.notes.append(f"{unused:,} images in {folder} have no annotation that is used")
+    return {each.file: paths[each.file] for each in parsed if each.file in paths}
 
 
-def finish(parsed: Parsed, size: tuple[int, int] | str, origin: int, found: Annotations) -> Picture | None:
-    """The picture with its good boxes; faults are noted."""
-    stem = parsed.file.stem
-    if isinstance(size, str):
-        found.add_fault(parsed.file, stem, f"{size}: {parsed.picture}")
+def _by_name(images: Sequence[Path], folder: Path) -> Mapping[str, list[Path]]:
+    """Images by their path below the folder without its ending, and by their name alone; JPEG files come first."""
+    result: defaultdict[str, list[Path]] = defaultdict(list)
+    for path in sorted(images, key=lambda path: (path.suffix.lower() not in (".jpg", ".jpeg"), path)):
+        key = path.relative_to(folder).with_suffix("")
+        for name in {key.as_posix(), key.name}:
+            result[name].append(path)
+    return result
+
+
+def _add_named(folder: Path, parsed: Sequence[_Parsed], paths: dict[Path, Path], annotations: Annotations) -> None:
+    """Adds the images that annotations without an image of their own name claim by <filename>."""
+    owners = {path.resolve(): file for file, path in paths.items()}
+    claims = {each.file: path_inside(folder, each.filename or f"{each.stem}.jpg") for each in parsed}
+    counted = Counter(path.resolve() for path in claims.values() if path is not None)
+    for each in parsed:
+        path = claims[each.file]
+        if path is None:
+            annotations.add_fault(each.file, each.stem, f"its image {each.filename[:200]!r} lies outside the folder")
+        elif path.resolve() in owners or counted[path.resolve()] > 1:
+            owner = owners.get(path.resolve())
+            whose = owner.name if owner is not None else f"{counted[path.resolve()]} annotations"
+            annotations.add_fault(each.file, each.stem, f"its image {path} belongs to {whose}")
+        else:
+            paths[each.file] = path
+
+
+def _finish(parsed: _Parsed, image: CheckedImage | str, origin: int, annotations: Annotations) -> AnnotatedImage | None:
+    """The image with its boxes; faults are noted. None where it cannot be used."""
+    fault = image if isinstance(image, str) else wrong_size(parsed.stated, image)
+    if isinstance(image, str) or fault is not None:
+        annotations.add_fault(parsed.file, parsed.stem, str(fault))
         return None
-    lie = size_lie(parsed.stated, size)
-    if lie is not None:
-        found.add_fault(parsed.file, stem, lie)
-        return None
-    objects = []
+    objects = ImageObjects(annotations, parsed.file, image)
     for item in parsed.objects:
         # Counted from 1 with the last pixel included, the left edge of pixel xmin is at xmin - 1.
         corners = [
             edge - origin if isinstance(edge, float) and number < 2 else edge for number, edge in enumerate(item.edges)
         ]
-        box = checked_box(corners, *size)
-        if isinstance(box, str):
-            found.add_fault(parsed.file, item.where, box)
-        elif item.name not in found.classes:
-            what = f"unknown category {item.name!r}" if item.name else "it has no name"
-            found.add_fault(parsed.file, item.where, f"{what}; the training pictures have {', '.join(found.classes)}")
-        else:
-            objects.append((box, found.classes.index(item.name), item.difficult))
-    return make_picture(parsed.picture, stem, size, objects)
-
-
-def number_of(text: str | None) -> float | str:
-    """A coordinate; the text itself where it is none."""
-    try:
-        return float(text or "")
-    except ValueError:
-        return text or "missing"
-
-
-def whole(text: str | None) -> int | None:
-    """A stated width or height; None where it is absent, -1 where it is no number."""
-    if text is None:
-        return None
-    return int(text) if text.strip().isdecimal() and len(text) < 12 else -1
+        label = annotations.classes.index(item.name) if item.name in annotations.classes else None
+        if label is None:
+            what = class_name_fault(item.name) or f"unknown category {item.name!r}"
+            known = ", ".join(annotations.classes)
+            annotations.add_fault(parsed.file, item.where, f"{what}; the training images have {known}")
+        difficult = true_or_false(item.difficult)
+        if difficult is None:
+            annotations.add_fault(parsed.file, item.where, f"difficult is {item.difficult!r}, it should be 0 or 1")
+        objects.add(item.where, corners, label, ignored=difficult is not False)
+    return objects.finish(parsed.stem)

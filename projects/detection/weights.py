@@ -1,7 +1,7 @@
-"""Weights to begin with: torchvision's of COCO from its cache or its server, or a file of the same network.
+"""Initial weights: torchvision's of COCO from its cache or its server, or a file of the same network.
 
 Files are read without running any code of theirs, and every tensor's name and shape is compared before one is used.
-Only the layers that tell classes apart may differ, by their number of classes; those begin anew.
+Only the layers whose shape depends on the number of classes may differ in it; these keep their random weights.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ CLASS_LAYERS = {
     "retinanet_resnet50_fpn_v2": ("head.classification_head.cls_logits.",),
     "fcos_resnet50_fpn": ("head.classification_head.cls_logits.",),
 }
-COUNTS = "num_batches_tracked"  # of norms: some files lack them, and frozen norms have none
-PREFIX = "model."  # of torchvision's models in this project's own checkpoints
+_COUNTS = "num_batches_tracked"  # of norms: some files lack them, and frozen norms have none
+_PREFIX = "model."  # of torchvision's models in this project's own checkpoints
 
 
 def load_weights(detector: nn.Module, config: Config) -> None:
@@ -41,7 +41,7 @@ def load_weights(detector: nn.Module, config: Config) -> None:
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], class_layers: tuple[str, ...], path: Path) -> None:
     """Copies the tensors of a file into a network, all or none; class layers of another shape stay as they are."""
     live = network.state_dict()
-    mine, theirs = ({name for name in each if not name.endswith(COUNTS)} for each in (live, tensors))
+    mine, theirs = ({name for name in each if not name.endswith(_COUNTS)} for each in (live, tensors))
     for name in sorted(mine ^ theirs):
         missing = f"{name} is missing from it" if name in mine else f"the network has no {name}"
         raise UserError("weights of another network", f"{path}: {missing}", "give a file of the network of --model")
@@ -60,8 +60,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], class_layers: tuple[
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name, without what this project's checkpoints have more."""
     tensors = {name: tensor for name, tensor in read_weights(path).items() if name != "num_updates"}
-    if all(name.startswith(PREFIX) for name in tensors):
-        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    if all(name.startswith(_PREFIX) for name in tensors):
+        tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
     return tensors
 
 

@@ -1,6 +1,7 @@
 """The forecaster's settings. This module loads no torch, so a wrong flag is answered at once."""
 
 import argparse
+import csv
 import dataclasses
 import itertools
 import math
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from core.command_line import real_number
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
+from projects.forecast.frequency import Frequency
+from projects.forecast.timestamps import EPOCH_UNITS, check_time_format
 
 TASK = "time series forecasting"
 ETT = ("etth1", "etth2", "ettm1", "ettm2")
 NO_TIME_COLUMN = "-"
+DEFAULT_SPLIT = "0.7/0.1/0.2"
 # What a model takes where a setting is left at 0 or auto.
 OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "segrnn": {"lookback": 720, "lr": 4e-4, "loss": "mae", "normalize": "last"},
@@ -44,8 +48,13 @@ class Config(RunConfig):
 
     data: str = option("etth1", f"{', '.join(ETT)} (downloads it), synthetic, or a CSV file", harmless=True)
     time_column: str | None = option(None, "column of timestamps (none: guessed; -: the file has none)")
-    time_format: str | None = option(None, "how timestamps are written, as for strptime (none: ISO 8601)")
-    target: str = option("all", "columns to forecast: all numbers, or names with commas between")
+    time_format: str | None = option(
+        None, "how timestamps are written, as for strptime, or s or ms since 1970 (none: ISO 8601)"
+    )
+    series_column: str | None = option(
+        None, "column that names the series of a row; one network is trained over all (none: the table is one series)"
+    )
+    target: str | None = option(None, "columns to forecast, as a CSV line: load,price (none: all columns of numbers)")
     fill: Literal["none", "linear", "previous"] = option(
         "none", "missing values and rows: refused; a straight line between neighbors; or the last known value"
     )
@@ -78,9 +87,12 @@ class Config(RunConfig):
     num_synthetic: int = option(8_000, "rows that `synthetic` makes", low=100, high=1_000_000)
 
     def check(self) -> None:
-        """Raises UserError for a split, a window or quantiles that cannot be."""
-        if not self.target.strip(" ,"):
-            raise UserError("no column to forecast", f"--target {self.target!r}", "give all, or names of columns")
+        """Raises UserError for columns, times, a split, a window or quantiles that cannot be."""
+        self.parse_target()
+        check_time_format(self.time_format)
+        if self.time_format in EPOCH_UNITS and self.time_column in (None, NO_TIME_COLUMN):
+            todo = "name the column of timestamps with --time-column"
+            raise UserError("any column of numbers could be the time", f"--time-format {self.time_format}", todo)
         if self.data in ETT and (self.split not in ("auto", "ett")):
             raise UserError("the ETT files have a split of their own", f"--split {self.split}", "leave it out")
         parse_split(self.split)
@@ -98,6 +110,18 @@ class Config(RunConfig):
             todo = f"give {', '.join(ETT)}, synthetic, or a CSV file that is there"
             raise UserError("unknown data", f"--data {self.data}", todo)
 
+    def parse_target(self) -> tuple[str, ...] | None:
+        """The names in --target; None for all columns of numbers. Raises UserError where there is none."""
+        if self.target is None:
+            return None
+        try:
+            names = tuple(name.strip() for row in csv.reader([self.target], strict=True) for name in row)
+        except csv.Error as error:
+            raise UserError("not a list of columns", f"--target {self.target!r} ({error})", "see its quotes") from error
+        if not all(names) or not names:
+            raise UserError("no column to forecast", f"--target {self.target!r}", "leave it out, or give names")
+        return names
+
     @property
     def levels(self) -> tuple[float, ...]:
         """The quantiles of the head; (0.5,) for the point head."""
@@ -105,27 +129,24 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export and inference need of a run beyond its settings.
 
-    model: the network's name. columns: those that are forecast. time_column, time_format: None where the table has no
-    timestamps, and where they are ISO 8601. frequency_unit, frequency_count: how far apart rows are, as in
-    frequency.Frequency. season: rows of the naive baseline's season. mean, std: of each column's training rows, in its
-    own units. rows: of training, validation and test. num_train: windows. data_sha256: of all numbers of the columns.
+    columns: those that are forecast. time_column, time_format: None where the table has no timestamps, and where they
+    are ISO 8601. series_column: None where the table is one series. frequency: how far apart rows are. season: rows of
+    the naive baseline's season. mean, std: of each column's training rows, in its own units. rows: of training,
+    validation and test, of all series together. num_train: windows. data_sha256: of all numbers of the columns.
     """
 
-    model: str
     columns: tuple[str, ...]
     time_column: str | None
     time_format: str | None
-    frequency_unit: Literal["microsecond", "month", "month end", "row"]
-    frequency_count: int
+    series_column: str | None
+    frequency: Frequency
     season: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rows: tuple[int, ...]
-    num_train: int
-    data_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +161,10 @@ class ModelFacts(Facts):
 
 
 def settled(config: Config) -> Config:
-    """The settings with the model's own in place of 0 and auto."""
+    """The settings with what the model and the data choose in place of 0 and auto."""
     own = {k: v for k, v in OWN_SETTINGS[config.model].items() if getattr(config, k) in (0, "auto")}
+    if config.split == "auto":
+        own["split"] = "ett" if config.data in ETT else DEFAULT_SPLIT
     return dataclasses.replace(config, **own)
 
 

@@ -1,13 +1,13 @@
-"""The forecaster's data: a series, split by time, standardized by its training rows, served as windows in batches.
+"""The forecaster's data: series, split by time, standardized by their training rows, served as windows in batches.
 
-The series is one float32 tensor on the device, and a batch gathers its windows from it by index. ETT: Zhou et al. 2021,
-"Informer" (arXiv 2012.07436), https://github.com/zhouhaoyi/ETDataset; its split of 12, 4 and 4 months of 30 days is the
-literature's, where the windows of validation and test look back into the rows before their part.
+All series lie one after the other in one float32 tensor on the device, and a batch takes its windows from it by index.
+The windows of validation and test look back into the rows before their part, as in the literature; no row is forecast
+in two parts.
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,66 +17,54 @@ from torch import Tensor
 from core.accelerator import Accelerator
 from core.data import BatchLoader, Loader, Order
 from core.distributed import World
-from core.download import RemoteFile, fetch
 from core.errors import UserError
-from projects.forecast.config import ETT, Config, parse_split
-from projects.forecast.series import Series, read_series
+from projects.forecast.config import Config, parse_split
+from projects.forecast.datasets import load_series
+from projects.forecast.frequency import Frequency
+from projects.forecast.series import Series
 
 Batch = tuple[Tensor, Tensor]  # standardized: inputs [N, lookback, columns], targets [N, horizon, columns]
 
-MIRRORS = (
-    "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small",
-    "https://huggingface.co/datasets/thuml/Time-Series-Library/resolve/main/ETT-small",
-)
-FILES = {
-    name: RemoteFile(name=f"{file}.csv", size=size, sha256=sha256, urls=[f"{host}/{file}.csv" for host in MIRRORS])
-    for name, file, size, sha256 in (
-        ("etth1", "ETTh1", 2_589_657, "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
-        ("etth2", "ETTh2", 2_417_960, "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
-        ("ettm1", "ETTm1", 10_360_719, "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e"),
-        ("ettm2", "ETTm2", 9_677_236, "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd"),
-    )
-}
-ETT_DAYS = (360, 120, 120)
-SHARES = (0.7, 0.1, 0.2)
-WINDOWS_OF_AN_EVALUATION_BATCH = 256
-LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would round the movements away
+_ETT_DAYS = (360, 120, 120)
+_EVALUATION_BATCH_SIZE = 256
+_LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would round the movements away
+_COMPARED_ROWS = 24  # of two windows, to see whether one is a copy of the other
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of neighboring rows of a standardized series, one after the other.
+    """Windows of neighboring rows of standardized series, in the order of time within each series.
 
-    values: float32 [rows, columns], on the device. first: the row that window 0 begins with; its forecast begins
-    `lookback` rows later.
+    values: float32 [rows, columns], all series one after the other, on the device. starts: the row that each window
+    begins with, int64 [windows], on the device; its forecast begins `lookback` rows later.
     """
 
     values: Tensor
-    first: int
-    num: int
+    starts: Tensor
     lookback: int
     horizon: int
 
     def __len__(self) -> int:
-        return self.num
+        return len(self.starts)
 
     def batch(self, indices: Tensor) -> Batch:
         """The windows of some indices, int64 [N]."""
         span = torch.arange(self.lookback + self.horizon, device=self.values.device)
-        rows = self.first + indices.to(self.values.device)[:, None] + span
+        rows = self.starts[indices.to(self.values.device)][:, None] + span
         both = self.values[rows]
         return both[:, : self.lookback], both[:, self.lookback :]
 
 
 @dataclass(frozen=True)
 class Data:
-    """A series and its windows. mean, std: float64 [columns], of the training rows. rows: of train, val and test.
+    """Series and their windows. rows: of train, val and test, for each series. mean, std: float64 [columns], of the
+    training rows of all series.
 
-    season: rows after which the naive baseline says the same again.
+    season: rows after which the naive baseline repeats itself.
     """
 
-    series: Series
-    rows: tuple[int, int, int]
+    series: tuple[Series, ...]
+    rows: tuple[tuple[int, int, int], ...]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     season: int
@@ -85,69 +73,145 @@ class Data:
     test: Windows
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are forecast."""
+        return self.series[0].columns
+
+    @property
+    def frequency(self) -> Frequency:
+        """How far apart rows are."""
+        return self.series[0].frequency
+
+    @property
+    def num_rows(self) -> tuple[int, int, int]:
+        """Rows of train, val and test, of all series together."""
+        train, val, test = (sum(part) for part in zip(*self.rows, strict=True))
+        return train, val, test
+
+    @property
+    def train_values(self) -> list[NDArray[np.float64]]:
+        """The training rows of each series, in original units."""
+        return _training_rows(self.series, self.rows)
+
+    @property
     def sha256(self) -> str:
-        """What tells this series from another."""
-        return hashlib.sha256(self.series.values.tobytes()).hexdigest()
+        """What tells these series from others."""
+        digest = hashlib.sha256()
+        for series in self.series:
+            digest.update(series.name.encode("utf-8", "surrogatepass"))
+            digest.update(series.values.tobytes())
+        return digest.hexdigest()
+
+    def time_of(self, row: int) -> str:
+        """The time of a row of Windows.values, with the series' name where there are several."""
+        for series in self.series:
+            if row < len(series):
+                return f"{series.name} {series.time_of(row)}".strip()
+            row -= len(series)
+        raise IndexError(row)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know before the training: a line each."""
+        notes = [self._description]
+        if left_out := self.series[0].left_out:
+            notes.append(f"left out, as they hold no numbers: {', '.join(left_out)}")
+        if filled := sum(series.filled for series in self.series):
+            notes.append(f"filled {filled:,} missing numbers by the rule of --fill")
+        if copies := self._count_copies():
+            notes.append(f"{copies:,} of {len(self.test):,} test windows are copies of training windows")
+        return notes
+
+    @property
+    def _description(self) -> str:
+        """The table in words: rows, times, columns."""
+        first = self.series[0]
+        names = ", ".join(self.columns[:8]) + (", ..." if len(self.columns) > 8 else "")
+        columns = f"{len(self.columns)} columns {names}" if len(self.columns) > 1 else f"column {names}"
+        if len(self.series) > 1:
+            rows = f"{len(self.series):,} series with {sum(map(len, self.series)):,} rows"
+            times = ""
+        else:
+            rows = f"{len(first):,} rows"
+            times = f", {first.time_column} from {first.time_of(0)} to {first.time_of(-1)}" if first.time_column else ""
+        return f"{rows} {self.frequency} apart{times}; {columns}"
+
+    def _count_copies(self) -> int:
+        """Test windows whose forecast begins with the same rows as that of a training window, rows that do change."""
+        known = set(_first_forecast_rows(self.train))
+        return sum(rows in known for rows in _first_forecast_rows(self.test))
 
 
 def load_data(config: Config, device: torch.device) -> Data:
-    """The data that the settings name, on the device. Raises UserError, naming place and reason."""
+    """The data that settled settings name, on the device. Raises UserError, naming place and reason."""
     series = load_series(config)
-    rows = split_rows(series, config)
-    train_values = series.values[: rows[0]]
+    rows = tuple(_split_rows(each, config) for each in series)
+    train_values = np.concatenate(_training_rows(series, rows))
     mean, std = train_values.mean(axis=0), train_values.std(axis=0)
     std = np.where(np.ptp(train_values, axis=0) > 0, std, 1.0)  # a column that never changes
-    for name, level, size in zip(series.columns, mean, std, strict=True):
-        if abs(level) > LARGEST_LEVEL * size:
+    for name, level, size in zip(series[0].columns, mean, std, strict=True):
+        if abs(level) > _LARGEST_LEVEL * size:
             where = f"{name}: mean {level:g}, deviation {size:g}"
             raise UserError("movements too small for the level", where, "subtract a constant from the column")
-    standardized = torch.from_numpy(((series.values - mean) / std).astype(np.float32)).to(device)
-    starts = (0, rows[0] - config.lookback, rows[0] + rows[1] - config.lookback)
-    spans = (rows[0] - config.lookback, rows[1], rows[2])  # rows on which a part's forecasts lie
-    parts = [
-        Windows(standardized, start, span - config.horizon + 1, config.lookback, config.horizon)
-        for start, span in zip(starts, spans, strict=True)
-    ]
-    for name, num, part in zip(("train", "val", "test"), rows, parts, strict=True):
-        if part.num < 1:
-            wanted = config.horizon + (config.lookback if name == "train" else 0)
-            where = f"{name} has {num} rows, lookback {config.lookback} and horizon {config.horizon} want {wanted}"
-            raise UserError("too short a series", where, "give a smaller --lookback or --horizon, or another --split")
-    season = config.season or series.frequency.season(longest=config.lookback)
-    if season > config.lookback or season >= rows[0]:
+    values = np.concatenate([each.values for each in series])
+    standardized = torch.from_numpy(((values - mean) / std).astype(np.float32)).to(device)
+    season = config.season or series[0].frequency.season(longest=config.lookback)
+    if season > config.lookback or season >= min(train for train, _, _ in rows):
         where = f"--season {season}, --lookback {config.lookback}"
         raise UserError("a season is longer than the lookback", where, "give a smaller --season")
+    starts = _window_starts(series, rows, config)
+    parts = [Windows(standardized, part.to(device), config.lookback, config.horizon) for part in starts]
     return Data(series, rows, mean, std, season, *parts)
 
 
-def load_series(config: Config) -> Series:
-    """The table that the settings name, downloaded, generated or read."""
-    if config.data == "synthetic":
-        from projects.forecast.synthetic import generate
+def _window_starts(
+    series: Sequence[Series], rows: Sequence[tuple[int, int, int]], config: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first rows of the windows of train, val and test. Raises UserError for a series without any in a part."""
+    starts: tuple[list[Tensor], ...] = ([], [], [])
+    begin = 0
+    for each, (train, val, test) in zip(series, rows, strict=True):
+        firsts = (0, train - config.lookback, train + val - config.lookback)
+        spans = (train - config.lookback, val, test)  # rows on which a part's forecasts lie
+        parts = zip(("train", "val", "test"), (train, val, test), firsts, spans, starts, strict=True)
+        for part, num, first, span, found in parts:
+            if span < config.horizon:
+                wanted = config.horizon + (config.lookback if part == "train" else 0)
+                where = f"{part}{f' of {each.name}' if each.name else ''} has {num} rows, lookback {config.lookback}"
+                where += f" and horizon {config.horizon} want {wanted}"
+                todo = "give a smaller --lookback or --horizon, or another --split"
+                raise UserError("too short a series", where, todo)
+            found.append(begin + first + torch.arange(span - config.horizon + 1))
+        begin += len(each)
+    train_starts, val_starts, test_starts = (torch.cat(part) for part in starts)
+    return train_starts, val_starts, test_starts
 
-        return generate(config.num_synthetic, config.seed)
-    path = fetch(FILES[config.data]) if config.data in ETT else Path(config.data)
-    names = [name.strip() for name in config.target.split(",") if name.strip()]
-    return read_series(
-        path,
-        time_column=config.time_column,
-        time_format=config.time_format,
-        target=None if names == ["all"] else names,
-        fill=config.fill,
-    )
+
+def _first_forecast_rows(windows: Windows) -> Iterator[bytes]:
+    """The first rows of each window's forecast, as bytes; of windows in which they are not all the same."""
+    num = min(windows.horizon, _COMPARED_ROWS)
+    values = windows.values.cpu().numpy()
+    for start in (windows.starts + windows.lookback).tolist():
+        rows = values[start : start + num]
+        if (rows[1:] != rows[:-1]).any():
+            yield rows.tobytes()
 
 
-def split_rows(series: Series, config: Config) -> tuple[int, int, int]:
+def _training_rows(series: Sequence[Series], rows: Sequence[tuple[int, int, int]]) -> list[NDArray[np.float64]]:
+    """The training rows of each series, in original units."""
+    return [each.values[:train] for each, (train, _, _) in zip(series, rows, strict=True)]
+
+
+def _split_rows(series: Series, config: Config) -> tuple[int, int, int]:
     """Rows of train, val and test, which follow one another from the first row on."""
-    given = parse_split(config.split)
-    if config.split == "ett" or (config.split == "auto" and config.data in ETT):
-        counts = [series.frequency.rows_of_days(days) for days in ETT_DAYS]
+    parts = parse_split(config.split)
+    if parts is None:
+        counts = [series.frequency.rows_of_days(days) for days in _ETT_DAYS]
         train, val, test = (count or 0 for count in counts)
         if not train or train + val + test > len(series):
             where = f"{len(series)} rows, {series.frequency} apart"
             raise UserError("no 20 months of 30 days", where, "give another --split")
         return train, val, test
-    parts = given or SHARES
     if sum(parts) > 1.5:
         train, val, test = (round(part) for part in parts)
         if train + val + test > len(series):
@@ -166,5 +230,5 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loa
 
 def evaluation_loader(windows: Windows, world: World) -> Loader[Batch]:
     """All windows once, in their order, the last partial batch too; shared among the ranks of `world`."""
-    order = Order(len(windows), WINDOWS_OF_AN_EVALUATION_BATCH, training=False, world=world)
+    order = Order(len(windows), _EVALUATION_BATCH_SIZE, training=False, world=world)
     return BatchLoader(lambda indices, epoch: windows.batch(indices), order)

@@ -19,7 +19,7 @@ from core.export import ExportSpec, export_onnx, print_next
 from core.stored_run import StoredRun, load_run
 from projects.forecast.model import build_model
 
-PARITY_BATCHES = (1, 3, 8)
+_PARITY_BATCHES = (1, 3, 8)
 
 
 class Deployed(nn.Module):
@@ -49,8 +49,8 @@ def build_deployed(run: StoredRun[Config, Facts]) -> Deployed:
     return Deployed(network, run.facts.mean, run.facts.std, len(run.config.levels)).eval()
 
 
-def walks(num: int, facts: Facts, lookback: int) -> tuple[Tensor, ...]:
-    """An input of random walks round the columns' means, in original units."""
+def _random_walks(num: int, facts: Facts, lookback: int) -> tuple[Tensor, ...]:
+    """An input of random walks around the columns' means, in original units."""
     generator = torch.Generator().manual_seed(num)
     steps = torch.randn(num, lookback, len(facts.columns), generator=generator)
     walked = steps.cumsum(1) / lookback**0.5
@@ -74,10 +74,10 @@ def export(command: ExportCommand[ExportOptions]) -> None:
         ),
         inputs={"series": "float32 [batch, lookback, columns], original units, the newest row last"},
         outputs=outputs,
-        example=walks(2, facts, config.lookback),
+        example=_random_walks(2, facts, config.lookback),
         dynamic_shapes=({0: "batch"},),
         output_shapes=shapes,
-        parity_inputs=[walks(num, facts, config.lookback) for num in PARITY_BATCHES],
+        parity_inputs=[_random_walks(num, facts, config.lookback) for num in _PARITY_BATCHES],
     )
     export_onnx(spec, run, output)
     print_next(run, output, "SERIES.csv")

@@ -7,6 +7,7 @@ closed form: Toner and Darlow 2024 (arXiv 2403.14587). Normalizing a window and 
 row as SegRNN does, or mean and deviation, Kim et al. 2022 ("Reversible Instance Normalization").
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,56 +16,56 @@ from torch import Tensor, nn
 
 from projects.forecast.config import Config
 
-Normalize = Literal["last", "anchor", "revin", "none"]
-WINDOWS_AT_ONCE = 2_048
+_Normalize = Literal["last", "anchor", "revin", "none"]
+_WINDOWS_AT_ONCE = 2_048
 
 
 def build_model(config: Config, num_columns: int) -> nn.Module:
     """The network that settled settings name, untrained."""
     num_levels = len(config.levels)
-    core: nn.Module
+    network: nn.Module
     if config.model == "segrnn":
-        core = SegRNN(
+        network = SegRNN(
             config.lookback, config.horizon, num_columns, config.width, config.segment, config.dropout, num_levels
         )
     elif config.model == "lstm":
-        core = Seq2Seq(config.horizon, num_columns, config.width, config.dropout, num_levels)
+        network = Seq2Seq(config.horizon, num_columns, config.width, config.dropout, num_levels)
     else:
-        core = DLinear(config.lookback, config.horizon, num_levels)
+        network = DLinear(config.lookback, config.horizon, num_levels)
     assert config.normalize != "auto"
-    return Reversible(core, config.normalize, config.horizon, num_columns)
+    return Reversible(network, config.normalize, config.horizon, num_columns)
 
 
 class Reversible(nn.Module):
     """A network between the normalization of each window and its reverse; its levels never cross.
 
-    "last" subtracts a window's last row and adds it again, as if it held for ever. "anchor" learns how much of it still
-    holds at each step and column: all at first, and the further ahead, the more a series goes back to its mean.
+    "last" subtracts a window's last row and adds it to the whole forecast. "anchor" adds a learned share of it, one for
+    each step and column, which begins at 1; a smaller share moves the forecast towards the series' mean.
     """
 
     def __init__(
-        self, network: nn.Module, normalize: Normalize, horizon: int, num_columns: int, epsilon: float = 1e-5
+        self, network: nn.Module, normalize: _Normalize, horizon: int, num_columns: int, epsilon: float = 1e-5
     ) -> None:
         super().__init__()
         self.network, self.normalize, self.epsilon = network, normalize, epsilon
-        self.kept = nn.Parameter(torch.ones(horizon, num_columns)) if normalize == "anchor" else None
+        self.share = nn.Parameter(torch.ones(horizon, num_columns)) if normalize == "anchor" else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → float32 [N, horizon, columns, levels]."""
         inputs = inputs.float()
         if self.normalize == "none":
-            return spread_out(self.network(inputs).float())
+            return raw_to_levels(self.network(inputs).float())
         if self.normalize == "revin":
             shift = inputs.mean(1, keepdim=True)
             scale = torch.sqrt(inputs.var(1, keepdim=True, unbiased=False) + self.epsilon)
-            return spread_out(self.network((inputs - shift) / scale).float()) * scale[..., None] + shift[..., None]
+            return raw_to_levels(self.network((inputs - shift) / scale).float()) * scale[..., None] + shift[..., None]
         last = inputs[:, -1:]
-        held = last if self.kept is None else self.kept * last
+        added = last if self.share is None else self.share * last
         raw = self.network(inputs - last).float()
-        return spread_out(torch.cat([raw[..., :1] + held[..., None], raw[..., 1:]], dim=-1))
+        return raw_to_levels(torch.cat([raw[..., :1] + added[..., None], raw[..., 1:]], dim=-1))
 
 
-def spread_out(raw: Tensor) -> Tensor:
+def raw_to_levels(raw: Tensor) -> Tensor:
     """Levels that rise: the first raw number in the middle, the others as distances outwards; [..., levels]."""
     middle, distances = raw[..., :1], F.softplus(raw[..., 1:])
     if raw.shape[-1] == 1:
@@ -77,8 +78,8 @@ def spread_out(raw: Tensor) -> Tensor:
 class Head(nn.Module):
     """The last layer: the point forecast, and distances to the other levels that leave all else untouched.
 
-    The distances are learned from the features as they are, without a gradient into them. So a network with intervals
-    makes bit for bit the point forecasts of one without.
+    The distances are learned from the features without a gradient into them, so a network with intervals makes bit for
+    bit the point forecasts of one without.
     """
 
     def __init__(self, width: int, num_outputs: int, num_levels: int) -> None:
@@ -99,8 +100,8 @@ class Head(nn.Module):
 class SegRNN(nn.Module):
     """A GRU over segments of each column; all segments of the forecast are decoded at once from its last state.
 
-    Columns share all weights but an embedding, half of the decoder's input; the other half says which segment it is.
-    The oldest lookback mod segment rows are left out.
+    Columns share all weights except an embedding, which is half of the decoder's input; the other half is an embedding
+    of the segment's position. The oldest lookback mod segment rows are left out.
     """
 
     def __init__(
@@ -108,10 +109,10 @@ class SegRNN(nn.Module):
     ) -> None:
         super().__init__()
         self.horizon, self.segment = horizon, segment
-        self.num_read, self.num_written = lookback // segment, -(-horizon // segment)
+        self.num_input, self.num_output = lookback // segment, -(-horizon // segment)
         self.embed = nn.Linear(segment, width)
         self.gru = nn.GRU(width, width, batch_first=True)
-        self.position = nn.Parameter(torch.randn(self.num_written, width // 2))
+        self.position = nn.Parameter(torch.randn(self.num_output, width // 2))
         self.column = nn.Parameter(torch.randn(num_columns, width // 2))
         self.dropout = nn.Dropout(dropout)
         self.head = Head(width, segment, num_levels)
@@ -119,37 +120,37 @@ class SegRNN(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → [N, horizon, columns, levels]."""
         num, columns = inputs.shape[0], inputs.shape[2]
-        rows = inputs[:, inputs.shape[1] - self.num_read * self.segment :].transpose(1, 2)
-        segments = rows.reshape(num * columns, self.num_read, self.segment)
+        rows = inputs[:, inputs.shape[1] - self.num_input * self.segment :].transpose(1, 2)
+        segments = rows.reshape(num * columns, self.num_input, self.segment)
         _, state = self.gru(F.relu(self.embed(segments)))
         width = state.shape[-1]
-        state = state[0, :, None].expand(-1, self.num_written, -1).reshape(1, -1, width)
-        output, _ = self.gru(self.questions(num, columns), state.contiguous())
-        written = self.head(self.dropout(output[:, 0]))
-        written = written.reshape(num, columns, self.num_written * self.segment, -1)
-        forecast: Tensor = written[:, :, : self.horizon].transpose(1, 2)
+        state = state[0, :, None].expand(-1, self.num_output, -1).reshape(1, -1, width)
+        output, _ = self.gru(self._decoder_inputs(num, columns), state.contiguous())
+        raw = self.head(self.dropout(output[:, 0]))
+        raw = raw.reshape(num, columns, self.num_output * self.segment, -1)
+        forecast: Tensor = raw[:, :, : self.horizon].transpose(1, 2)
         return forecast
 
-    def questions(self, num: int, columns: int) -> Tensor:
-        """The decoder's inputs, position beside column: [num · columns · num_written, 1, width]."""
+    def _decoder_inputs(self, num: int, columns: int) -> Tensor:
+        """The decoder's inputs, position beside column: [num · columns · num_output, 1, width]."""
         position = self.position.expand(columns, -1, -1)
-        column = self.column[:, None].expand(-1, self.num_written, -1)
-        one = torch.cat([position, column], dim=-1).reshape(1, columns * self.num_written, -1)
-        return one.expand(num, -1, -1).reshape(num * columns * self.num_written, 1, -1)
+        column = self.column[:, None].expand(-1, self.num_output, -1)
+        one = torch.cat([position, column], dim=-1).reshape(1, columns * self.num_output, -1)
+        return one.expand(num, -1, -1).reshape(num * columns * self.num_output, 1, -1)
 
 
 class Seq2Seq(nn.Module):
-    """An LSTM reads all columns row by row, another writes row by row with attention on what was read.
+    """An LSTM encodes all columns row by row, another decodes row by row with attention on the encoder's states.
 
-    The writer's input is an embedding of the step ahead instead of its own last answer, so errors do not feed on
-    themselves, and training sees what inference sees.
+    The decoder's input is an embedding of the step ahead instead of its own last output, so that errors do not
+    accumulate, and training does the same as inference.
     """
 
     def __init__(self, horizon: int, num_columns: int, width: int, dropout: float, num_levels: int) -> None:
         super().__init__()
-        self.reader = nn.LSTM(num_columns, width, batch_first=True)
+        self.encoder = nn.LSTM(num_columns, width, batch_first=True)
         self.steps = nn.Parameter(torch.randn(horizon, width) * 0.1)
-        self.writer = nn.LSTM(width, width, batch_first=True)
+        self.decoder = nn.LSTM(width, width, batch_first=True)
         self.score = nn.Linear(width, width, bias=False)
         self.mix = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
@@ -157,16 +158,16 @@ class Seq2Seq(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → [N, horizon, columns, levels]."""
-        read, state = self.reader(inputs)
-        written, _ = self.writer(self.steps.expand(inputs.shape[0], -1, -1), state)
-        weights = (self.score(written) @ read.transpose(1, 2)).softmax(-1)  # [N, horizon, lookback]
-        mixed = torch.tanh(self.mix(torch.cat([written, weights @ read], dim=-1)))
-        answer: Tensor = self.head(self.dropout(mixed))
-        return answer
+        encoded, state = self.encoder(inputs)
+        decoded, _ = self.decoder(self.steps.expand(inputs.shape[0], -1, -1), state)
+        weights = (self.score(decoded) @ encoded.transpose(1, 2)).softmax(-1)  # [N, horizon, lookback]
+        mixed = torch.tanh(self.mix(torch.cat([decoded, weights @ encoded], dim=-1)))
+        forecast: Tensor = self.head(self.dropout(mixed))
+        return forecast
 
 
 class DLinear(nn.Module):
-    """A linear map of the moving average and another of what it leaves, the same for all columns."""
+    """A linear map of the moving average and another of the rest, the same for all columns."""
 
     def __init__(self, lookback: int, horizon: int, num_levels: int = 1, kernel: int = 25) -> None:
         super().__init__()
@@ -178,41 +179,43 @@ class DLinear(nn.Module):
         """[N, lookback, columns] → [N, horizon, columns, levels]."""
         rows = inputs.transpose(1, 2)
         trend = moving_average(rows, self.kernel)
-        answer: Tensor = self.trend(trend) + self.season(rows - trend)
-        return answer.transpose(1, 2)
+        forecast: Tensor = self.trend(trend) + self.season(rows - trend)
+        return forecast.transpose(1, 2)
 
 
 def moving_average(rows: Tensor, kernel: int) -> Tensor:
-    """Centerd means over `kernel` (odd) values, the ends repeated: [N, columns, rows], same shape."""
+    """Centered means over `kernel` (odd) values, the ends repeated: [N, columns, rows], same shape."""
     padded = F.pad(rows, (kernel // 2, kernel // 2), mode="replicate")
     return F.avg_pool1d(padded, kernel, stride=1)
 
 
-def solve_dlinear(values: Tensor, lookback: int, horizon: int, ridge: float = 1e-3) -> DLinear:
-    """The DLinear with the least squared error over all windows of `values` (float32 [rows, columns]).
+def solve_dlinear(series: Sequence[Tensor], lookback: int, horizon: int, ridge: float = 1e-3) -> DLinear:
+    """The DLinear with the least squared error over all windows of some series (float32 [rows, columns] each).
 
-    Both of its maps get the same weights: what they are given adds up to the window, so that loses nothing. ridge: of
-    the squared weights, in shares of the mean diagonal of the normal equations.
+    Both of its maps get the same weights, without loss, because their inputs add up to the window. ridge: penalty of
+    the squared weights, as a share of the mean diagonal of the normal equations.
     """
-    windows = values.unfold(0, lookback + horizon, 1)  # [windows, columns, rows], a view
-    normal = torch.zeros(lookback + 1, lookback + 1, dtype=torch.float64, device=values.device)
-    answers = torch.zeros(lookback + 1, horizon, dtype=torch.float64, device=values.device)
-    for part in torch.split(windows, WINDOWS_AT_ONCE):
-        rows = part.reshape(-1, lookback + horizon)
-        inputs, targets = F.pad(rows[:, :lookback], (0, 1), value=1.0), rows[:, lookback:]  # a one for the bias
-        normal += inputs.T @ inputs
-        answers += inputs.T @ targets
+    device = series[0].device
+    normal = torch.zeros(lookback + 1, lookback + 1, dtype=torch.float64, device=device)
+    products = torch.zeros(lookback + 1, horizon, dtype=torch.float64, device=device)
+    for values in series:
+        windows = values.unfold(0, lookback + horizon, 1)  # [windows, columns, rows], a view
+        for part in torch.split(windows, _WINDOWS_AT_ONCE):
+            rows = part.reshape(-1, lookback + horizon)
+            inputs, targets = F.pad(rows[:, :lookback], (0, 1), value=1.0), rows[:, lookback:]  # a one for the bias
+            normal += inputs.T @ inputs
+            products += inputs.T @ targets
     normal.diagonal()[:-1] += ridge * normal.diagonal()[:-1].mean()
-    weights = torch.linalg.solve(normal, answers).T
+    weights = torch.linalg.solve(normal, products).T
     model = DLinear(lookback, horizon)
     with torch.no_grad():
         for layer in (model.trend.point, model.season.point):
             layer.weight.copy_(weights[:, :-1])
             layer.bias.copy_(weights[:, -1] / 2)
-    return model.to(values.device).requires_grad_(False).eval()
+    return model.to(device).requires_grad_(False).eval()
 
 
 def seasonal_naive(inputs: Tensor, horizon: int, season: int) -> Tensor:
-    """The last `season` rows again and again: [N, lookback, columns] → [N, horizon, columns, 1]."""
+    """The last `season` rows, repeated: [N, lookback, columns] → [N, horizon, columns, 1]."""
     steps = torch.arange(horizon, device=inputs.device) % season
     return inputs[:, inputs.shape[1] - season + steps][..., None]

@@ -1,1 +1,1 @@
-"""A GAN that draws new pictures like those it is shown: training, ONNX export, inference."""
+"""A GAN that generates images like those of its training data: training, ONNX export, inference."""

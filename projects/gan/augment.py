@@ -1,8 +1,8 @@
 """Augmentation that gradients pass through, for little data: Zhao et al. 2020, "Differentiable Augmentation for
 Data-Efficient GAN Training", https://arxiv.org/abs/2006.10738.
 
-Real and drawn pictures both go through it on their way to the discriminator, so it cannot learn the few real ones by
-heart, and the generator does not learn to draw augmented ones. Choices are drawn per picture from torch's generator.
+Real and generated images both go through it before the discriminator, which then overfits the few real ones less, and
+the generator does not learn to make augmented images. Each image has random choices of its own, from torch's generator.
 """
 
 from collections.abc import Sequence
@@ -11,30 +11,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AUTO_BELOW = 5_000  # training pictures
-SHIFT, HOLE = 1 / 8, 1 / 2  # of a picture's side
+_ALL = ("color", "translation", "cutout")
+_AUTO_BELOW = 5_000  # training images
+_MAX_SHIFT, _HOLE = 1 / 8, 1 / 2  # of an image's side
 
 
-def chosen(policy: str, num_train: int) -> Sequence[str]:
-    """The augmentations of a setting: color, translation, cutout, or none of them."""
+def parse_policy(policy: str, num_train: int) -> tuple[str, ...]:
+    """The augmentations that --augment names: some of color, translation and cutout; num_train: of training images."""
     if policy == "auto":
-        return ("color", "translation", "cutout") if num_train < AUTO_BELOW else ()
+        return _ALL if num_train < _AUTO_BELOW else ()
     return () if policy == "none" else tuple(policy.split(","))
 
 
 def differentiable_augment(images: Tensor, policy: Sequence[str]) -> Tensor:
     """images: [N, C, S, S] in [-1, 1]; returns the same shape and dtype."""
     if "color" in policy:
-        images = color(images)
+        images = _color(images)
     if "translation" in policy:
-        images = translation(images)
+        images = _translation(images)
     if "cutout" in policy:
-        images = cutout(images)
+        images = _cutout(images)
     return images
 
 
-def color(images: Tensor) -> Tensor:
-    """Other brightness (by ±0.5), saturation (0 to 2 times) and contrast (0.5 to 1.5 times)."""
+def _color(images: Tensor) -> Tensor:
+    """Changes brightness (by ±0.5), saturation (0 to 2 times) and contrast (0.5 to 1.5 times)."""
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, dtype=images.dtype, device=images.device)
     images = images + (brightness - 0.5)
     if images.shape[1] > 1:
@@ -45,10 +46,10 @@ def color(images: Tensor) -> Tensor:
     return result
 
 
-def translation(images: Tensor) -> Tensor:
-    """Moved by up to an eighth of the side; what comes in is 0."""
+def _translation(images: Tensor) -> Tensor:
+    """Shifts by up to an eighth of the side; the gap is filled with 0."""
     num, _, height, width = images.shape
-    reach = max(1, round(SHIFT * height))
+    reach = max(1, round(_MAX_SHIFT * height))
     moves = torch.randint(0, 2 * reach + 1, (2, num, 1), device=images.device)
     padded = F.pad(images, (reach, reach, reach, reach)).permute(0, 2, 3, 1)
     rows = moves[0] + torch.arange(height, device=images.device)
@@ -57,10 +58,10 @@ def translation(images: Tensor) -> Tensor:
     return padded[first, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def cutout(images: Tensor) -> Tensor:
-    """A square of half the side is 0; its center may be anywhere."""
+def _cutout(images: Tensor) -> Tensor:
+    """Sets a square of half the side to 0; its center may be anywhere."""
     num, _, height, width = images.shape
-    half = max(1, round(HOLE * height / 2))
+    half = max(1, round(_HOLE * height / 2))
     centers = torch.randint(0, height, (2, num, 1), device=images.device)
     rows = (torch.arange(height, device=images.device) - centers[0]).abs() < half
     columns = (torch.arange(width, device=images.device) - centers[1]).abs() < half

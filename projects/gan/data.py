@@ -1,7 +1,7 @@
-"""The GAN's pictures: a folder, scikit-learn's digits or a drawn set, resident; a part is held out from training.
+"""The GAN's images: a folder, scikit-learn's digits or generated shapes, in memory; a part is held out from training.
 
-The held-out pictures are what samples are measured against: how far real pictures that were never shown lie from those
-that were is the floor of every distance. The digits: Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49.
+Samples are compared with the held-out images: the distance between these and the training images is the lowest value
+that a good generator can be expected to reach. The digits: Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49.
 """
 
 import importlib
@@ -16,68 +16,65 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core import images, randomness
+from core import randomness
 from core.accelerator import Accelerator
-from core.data import BatchLoader, Order
+from core.data import Loader, Order
 from core.errors import UserError
+from core.vision.folders import Listing, find_splits, list_classes, list_images, visible_folders
+from core.vision.image_set import ImageSet, batches, from_listing, from_pixels, hold_out, sha256_of, split_notes
 from cuda_ext import augment, lookup_table
 from projects.gan.config import DIGITS, SYNTHETIC, Config
 
 Batch = tuple[Tensor, Tensor]  # images [N, C, S, S] in [-1, 1]; labels int64 [N]
-RESIDENT_BYTES = 8 << 30
-FEWEST_HELD_OUT = 20
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """pixels: uint8 [N, S, S, C]; labels: int64 [N], 0 without classes."""
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: Tensor) -> "Pictures":
-        """Some of them."""
-        return Pictures(self.pixels[rows], self.labels[rows])
-
-    def to(self, device: torch.device) -> "Pictures":
-        """All of them on a device."""
-        return Pictures(self.pixels.to(device), self.labels.to(device))
+_MAX_BYTES = 8 << 30
+_MIN_HELD_OUT = 20
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures to learn from and pictures held out; classes: their names, none for pictures without labels."""
+    """Images to train on and images held out.
+
+    classes: their names, none for images without labels. sha256: of images and labels before the split. notes: what a
+    user should know of the data, a line each.
+    """
 
     classes: Sequence[str]
-    train: Pictures
-    held_out: Pictures
+    train: ImageSet
+    held_out: ImageSet
+    sha256: str = ""
+    notes: Sequence[str] = ()
 
 
 def load_data(config: Config, device: torch.device) -> Data:
-    """The pictures that the settings name, on the device. Raises UserError, naming file and reason."""
+    """The images that the settings name, on the device. Raises UserError, naming file and reason."""
+    notes: list[str] = []
     if config.data == SYNTHETIC:
-        classes, train, held_out = synthetic(config)
+        classes, sets = _synthetic(config)
     elif config.data == DIGITS:
-        classes, train, held_out = digits(config.size)
+        classes, sets = _digits(config.size)
     else:
-        classes, train, held_out = folder(Path(config.data), config.size, max(2, config.workers))
-    if held_out is None:
-        order = randomness.permutation(config.seed, 0, len(train))
-        num = round(config.val_fraction * len(train))
-        held_out, train = train.take(order[:num].sort().values), train.take(order[num:].sort().values)
-    if len(held_out) < FEWEST_HELD_OUT:
-        where = f"--data {config.data}: {len(train)} to learn from, {len(held_out)} held out"
-        raise UserError("too few pictures", where, f"at least {FEWEST_HELD_OUT} have to be held out; add pictures")
-    return Data(classes, train.to(device), held_out.to(device))
+        classes, sets, notes = _folder(Path(config.data), config.size, max(2, config.workers))
+    sha256 = sha256_of(sets, classes)
+    if "held_out" not in sets:
+        sets["train"], sets["held_out"] = hold_out(sets["train"], config.val_fraction, config.seed)
+    train, held_out = sets["train"], sets["held_out"]
+    if len(held_out) < _MIN_HELD_OUT:
+        where = f"--data {config.data}: {len(train)} to train on, {len(held_out)} held out"
+        raise UserError("too few images", where, f"at least {_MIN_HELD_OUT} have to be held out; add images")
+    notes += split_notes(sets, classes)
+    return Data(classes, train.to(device), held_out.to(device), sha256, notes)
 
 
-class Passes:
-    """Shuffled batches of pass after pass over the pictures, cut into epochs of a fixed number of batches."""
+def pixels_of(images: ImageSet) -> Tensor:
+    """The pixels of a set in memory, as all of the GAN's are: uint8 [N, S, S, C]."""
+    assert images.pixels is not None
+    return images.pixels
 
-    def __init__(self, passes: BatchLoader[Batch], epoch_steps: int) -> None:
+
+class _Passes:
+    """Shuffled batches of one pass after another over the images, cut into epochs of a fixed number of batches."""
+
+    def __init__(self, passes: Loader[Batch], epoch_steps: int) -> None:
         self.passes, self.epoch_steps = passes, epoch_steps
 
     def __len__(self) -> int:
@@ -92,71 +89,66 @@ class Passes:
             first = min(end, (number + 1) * len(self.passes))
 
 
-def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Passes:
-    """Shuffled batches of the training pictures, mirrored at random if the settings say so."""
-    pixels, labels, size = data.train.pixels, data.train.labels, config.size
-    table = lookup_table([0.5] * pixels.shape[3], [0.5] * pixels.shape[3]).to(accelerator.device, accelerator.dtype)
+def training_loader(data: Data, config: Config, accelerator: Accelerator) -> _Passes:
+    """Shuffled batches of the training images, mirrored at random if the settings say so."""
+    size, channels = config.size, pixels_of(data.train).shape[3]
+    table = lookup_table([0.5] * channels, [0.5] * channels).to(accelerator.device, accelerator.dtype)
     highs = (1, 1, 2 if config.flip else 1, size, size)
 
-    def make_batch(rows: Tensor, epoch: int) -> Batch:
-        rows = rows.to(accelerator.device, non_blocking=True)
-        choices = randomness.uniform_integers(config.seed, epoch, rows, "flip", highs)
-        return augment(pixels, rows, choices, table, 0, 0), labels[rows]
+    def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
+        choices = randomness.uniform_integers(config.seed, epoch, samples, "flip", highs)
+        return augment(pixels, rows, choices, table, 0, 0), labels
 
     order = Order(len(data.train), config.batch_size, config.seed, world=accelerator.world)
-    return Passes(BatchLoader(make_batch, order), config.epoch_steps)
+    return _Passes(batches(data.train, order, make, accelerator), config.epoch_steps)
 
 
-def to_pixels(drawn: Tensor) -> Tensor:
-    """A generator's pictures [N, C, S, S] in [-1, 1] as uint8 [N, S, S, C]."""
-    return ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+def to_pixels(generated: Tensor) -> Tensor:
+    """A generator's images [N, C, S, S] in [-1, 1] as uint8 [N, S, S, C]."""
+    return ((generated.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def synthetic(config: Config) -> tuple[Sequence[str], Pictures, Pictures | None]:
-    """Drawn shapes."""
-    from projects.gan.synthetic import CLASSES, draw_pictures
+def _synthetic(config: Config) -> tuple[Sequence[str], dict[str, ImageSet]]:
+    """Generated shapes."""
+    from projects.gan.synthetic import CLASSES, generate_images
 
-    pixels, labels = draw_pictures(config.num_synthetic, config.seed, config.size)
-    return CLASSES, Pictures(torch.from_numpy(pixels), torch.from_numpy(labels)), None
+    return CLASSES, {"train": from_pixels(*generate_images(config.num_synthetic, config.seed, config.size))}
 
 
-def digits(size: int) -> tuple[Sequence[str], Pictures, Pictures | None]:
-    """The 1,797 handwritten digits of 8×8 pixels, brought to another size, in gray."""
+def _digits(size: int) -> tuple[Sequence[str], dict[str, ImageSet]]:
+    """The 1,797 handwritten digits of 8×8 pixels, resized, in gray."""
     datasets: Any = importlib.import_module("sklearn.datasets")
     loaded = datasets.load_digits()
     gray = torch.from_numpy(np.asarray(loaded.images, dtype=np.float32))[:, None] / 16
     gray = F.interpolate(gray, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
     pixels = (gray * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return [str(k) for k in range(10)], Pictures(pixels, torch.from_numpy(loaded.target.astype(np.int64))), None
+    return [str(k) for k in range(10)], {"train": from_pixels(pixels.numpy(), loaded.target.astype(np.int64))}
 
 
-def folder(root: Path, size: int, threads: int) -> tuple[Sequence[str], Pictures, Pictures | None]:
-    """ROOT/train with ROOT/test or ROOT/val, or ROOT itself."""
-    training = root / "train" if (root / "train").is_dir() else root
-    listing = listed(training, None)
-    held_out = None
-    for name in ("test", "val") if training != root else ():
-        if (root / name).is_dir():
-            held_out = listed(root / name, listing.classes)
-            break
-    num = len(listing.paths) + (0 if held_out is None else len(held_out.paths))
-    if num * size * size * 3 > RESIDENT_BYTES:
-        where = f"{root}: {num:,} of {size} pixels take more than {RESIDENT_BYTES >> 30} GB"
-        raise UserError("the pictures do not fit into memory", where, "give a smaller --image-size")
-    first = from_listing(listing, size, threads)
-    return listing.classes, first, None if held_out is None else from_listing(held_out, size, threads)
+def _folder(root: Path, size: int, threads: int) -> tuple[Sequence[str], dict[str, ImageSet], list[str]]:
+    """ROOT/train with ROOT/test or ROOT/val as held-out images, or ROOT itself; and notes on what is not used."""
+    folders, notes = find_splits(root)
+    listings = {"train": _listed(folders["train"], None)}
+    held_out = next((name for name in ("test", "val") if name in folders), None)
+    if held_out is not None:
+        listings["held_out"] = _listed(folders[held_out], listings["train"].classes)
+        notes += [f"{root}: not used: {name}" for name in folders if name not in ("train", held_out)]
+    num = sum(len(listing.paths) for listing in listings.values())
+    if num * size * size * 3 > _MAX_BYTES:
+        where = f"{root}: {num:,} of {size} pixels take more than {_MAX_BYTES >> 30} GB"
+        raise UserError("the images do not fit into memory", where, "give a smaller --image-size")
+    sets = {}
+    for name, listing in listings.items():
+        notes += listing.notes
+        sets[name], _ = from_listing(listing, size, resident=True, threads=threads)
+    return listings["train"].classes, sets, notes
 
 
-def listed(root: Path, classes: Sequence[str] | None) -> images.Listing:
-    """Pictures in class folders; where there are fewer than two such, all pictures in and below, without classes."""
-    folders = [entry for entry in root.iterdir() if entry.is_dir() and any(entry.iterdir())]
-    if classes or (classes is None and len(folders) >= 2):
-        return images.list_folder(root, classes)
-    paths = images.below(root)
-    return images.Listing(paths, np.zeros(len(paths), dtype=np.int64), [])
+def _listed(root: Path, classes: Sequence[str] | None) -> Listing:
+    """Images in class folders; where there are fewer than two such, all images in and below ROOT, without classes.
 
-
-def from_listing(listing: images.Listing, size: int, threads: int) -> Pictures:
-    """A listing's pictures, decoded."""
-    pixels = images.load_squares(listing.paths, size, threads)
-    return Pictures(torch.from_numpy(pixels), torch.from_numpy(listing.labels))
+    classes: of the training images, for the held-out ones; None for the training images themselves.
+    """
+    if classes or (classes is None and len(visible_folders(root)) >= 2):
+        return list_classes(root, classes)
+    return list_images(root)

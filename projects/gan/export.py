@@ -1,102 +1,77 @@
 """Exports a run's averaged generator: python -m projects.gan.export RUN_DIR writes RUN_DIR/model.onnx.
 
-The graph takes noise float32 [N, latent], and with classes labels int64 [N], and gives pictures uint8 [N, S, S, C]:
-the same noise is the same picture, whoever runs it.
+The graph takes noise float32 [N, latent], and with classes labels int64 [N], and gives images uint8 [N, S, S, C]: the
+same noise gives the same image on every machine.
 """
 
-import argparse
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from core.config import answer_early, export_parser, from_plain
-from core.errors import run_command
-from projects.gan.config import PROJECT, Config
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    return export_parser("projects.gan.export").parse_args(argv)
-
+from core.program import ExportCommand, ExportOptions, answer_early, parse_export, run_export
+from projects.gan.config import TASK, Config, Facts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    answer_early(parse_arguments)
+    answer_early(parse_export, Config, ExportOptions)
 
 import torch
 from torch import Tensor, nn
 
-from core.export import ExportSpec, chosen_checkpoint, export_onnx, output_path, run_metadata
+from core.export import ExportSpec, export_onnx, print_next
+from core.stored_run import load_run
 from projects.gan.data import to_pixels
-from projects.gan.model import Generator, bake_weights
-from projects.gan.players import build_generator
+from projects.gan.model import Generator, remove_spectral_norm
+from projects.gan.networks import build_generator
 
-TASK = "image generation"
-GRAY_LEVEL = 1 / 200  # of an output's largest value: a number between two bytes may become either of them
+# A value halfway between two gray levels may be rounded to either of them.
+_GRAY_LEVEL_TOLERANCE = 1
 
 
 class Deployed(nn.Module):
-    """The generator between noise and raw pictures."""
+    """The generator, and the conversion of its output to uint8."""
 
-    def __init__(self, generator: Generator, num_classes: int) -> None:
+    def __init__(self, generator: Generator) -> None:
         super().__init__()
-        self.generator, self.num_classes = generator, num_classes
+        remove_spectral_norm(generator)
+        self.generator = generator
 
     def forward(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
         """float32 [N, latent], int64 [N] → uint8 [N, S, S, C]."""
         return to_pixels(self.generator(noise, label))
 
 
-def build_deployed(facts: Mapping[str, Any], config: Config, weights: Mapping[str, Tensor]) -> Deployed:
-    """The module to export, from what the run knows and a checkpoint's weights, with plain weights throughout."""
-    generator = build_generator(config, facts)
-    generator.load_state_dict(weights)
-    bake_weights(generator)
-    return Deployed(generator, facts["num_classes"]).eval()
+def build_spec(generator: Generator, facts: Facts) -> ExportSpec:
+    """The module to export, and what to compare."""
+    num_classes, size, channels = len(facts.labels), facts.image_size, facts.channels
+    inputs = {"noise": f"float32 [batch, {facts.latent}], normally distributed"}
+    if num_classes:
+        inputs["label"] = "int64 [batch], a number of classes"
+    return ExportSpec(
+        module=Deployed(generator).eval(),
+        task=TASK,
+        facts=facts,
+        inputs=inputs,
+        outputs={"image": f"uint8 [batch, {size}, {size}, {channels}]"},
+        example=random_inputs(3, facts.latent, num_classes),
+        dynamic_shapes=({0: "batch"},) * len(inputs),
+        output_shapes=[["batch", size, size, channels]],
+        parity_inputs=[random_inputs(num, facts.latent, num_classes) for num in (1, 2, 17, 64)],
+        whole_number_tolerance=_GRAY_LEVEL_TOLERANCE,
+    )
 
 
-def inputs(num: int, latent: int, num_classes: int) -> tuple[Tensor, ...]:
+def random_inputs(num: int, latent: int, num_classes: int) -> tuple[Tensor, ...]:
     """Noise, and labels where there are classes."""
     random = torch.Generator().manual_seed(num)
     noise = torch.randn(num, latent, generator=random)
     return (noise, torch.randint(num_classes, (num,), generator=random)) if num_classes else (noise,)
 
 
-def export(run_dir: Path, checkpoint: str, output: Path | None) -> None:
+def export(command: ExportCommand[ExportOptions]) -> None:
     """Writes the ONNX file and its parity report."""
-    folder, state, run = chosen_checkpoint(run_dir, checkpoint, PROJECT)
-    config = from_plain(Config, run["config"], run_dir / "run.json")
-    output = output_path(run_dir, output)
-    facts = run["facts"]
-    num_classes, size, channels = facts["num_classes"], config.size, facts["channels"]
-    metadata = run_metadata(run_dir, run, state["loop"]["step"], config, TASK)
-    metadata["classes"] = facts["classes"] if num_classes else []
-    metadata["latent"] = config.latent
-    metadata["input"] = "noise: float32 [batch, latent], normally distributed"
-    metadata["input"] += "; label: int64 [batch], a number of classes" if num_classes else ""
-    metadata["output"] = f"image: uint8 [batch, {size}, {size}, {channels}]"
-    spec = ExportSpec(
-        module=build_deployed(facts, config, state["ema"]["module"]),
-        example=inputs(3, config.latent, num_classes),
-        input_names=["noise", "label"] if num_classes else ["noise"],
-        output_names=["image"],
-        dynamic_shapes=({0: "batch"},) * (2 if num_classes else 1),
-        output_shapes=[["batch", size, size, channels]],
-        parity_inputs=[inputs(num, config.latent, num_classes) for num in (1, 2, 17, 64)],
-        metadata=metadata,
-        tolerance=GRAY_LEVEL,
-    )
-    report = export_onnx(spec, output)
-    worst = max(row["max_difference"] for row in report["checks"])
-    print(f"{output}  {output.stat().st_size / 1e6:.2f} MB, the averaged generator of {folder.name}")
-    print(f"parity      {len(report['checks'])} batch sizes, largest difference {255 * worst:.1f} gray levels")
-    print(f"next        python -m projects.gan.infer {output} --num 64 --seed 1 --output samples.png")
-
-
-def main() -> None:
-    """The command line."""
-    arguments = parse_arguments()
-    export(arguments.run_dir, arguments.checkpoint, arguments.output)
+    run = load_run(command.run_dir, command.options.checkpoint, Config, Facts, "generator_")
+    output = command.output
+    generator = build_generator(run.config, run.facts)
+    generator.load_state_dict(run.weights("generator_"))
+    export_onnx(build_spec(generator, run.facts), run, output)
+    print_next(run, output, "--num 64 --seed 1 --output samples.png")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_export(Config, ExportOptions, export)

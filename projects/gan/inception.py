@@ -1,8 +1,7 @@
 """FID and KID with torchmetrics, where the weights of their Inception network are at hand.
 
 Heusel et al. 2017 (arXiv 1706.08500), Bińkowski et al. 2018 (arXiv 1801.01401). The network is the one that both are
-defined by, as torch-fidelity carries it (arXiv 1512.00567); no other takes its place, and without its weights neither
-number is given.
+defined by, in torch-fidelity's form (arXiv 1512.00567); without its weights neither number is given.
 """
 
 import importlib
@@ -19,8 +18,8 @@ from core.download import cache_dir, sha256_of
 from core.errors import UserError
 from projects.gan.config import INCEPTION_FILE, Config
 
-SHA256_BEGINS = "6726825d"  # as the file's name says; it is a pickle, so no other may be loaded
-FEATURES, AT_ONCE, KID_SUBSETS, KID_SUBSET = 2048, 50, 50, 1_000
+SHA256_PREFIX = "6726825d"  # as the file's name says; it is a pickle, so no other may be loaded
+_NUM_FEATURES, _BATCH, _KID_SUBSETS, _KID_SUBSET_SIZE = 2048, 50, 50, 1_000
 
 
 def find_weights(config: Config) -> Path | None:
@@ -30,53 +29,53 @@ def find_weights(config: Config) -> Path | None:
     """
     home = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch")
     places = [config.inception_weights or cache_dir() / INCEPTION_FILE, home / "hub" / "checkpoints" / INCEPTION_FILE]
-    usable = all(find_spec(name) is not None for name in ("torchmetrics", "torch_fidelity"))
+    usable = find_spec("torch_fidelity") is not None
     path = next((path for path in places if usable and path.is_file()), None)
-    if path is not None and not sha256_of(path).startswith(SHA256_BEGINS):
+    if path is not None and not sha256_of(path).startswith(SHA256_PREFIX):
         todo = f"give torch-fidelity's {INCEPTION_FILE}"
         raise UserError("not the weights of FID's Inception", f"{path} (another SHA-256)", todo)
     return path
 
 
 def build_inception(weights: Path) -> nn.Module:
-    """The network: pictures uint8 [N, 3, H, W] → features [N, 2048]."""
+    """The network: images uint8 [N, 3, H, W] → features [N, 2048]."""
     fid: Any = importlib.import_module("torchmetrics.image.fid")
     network: nn.Module = fid.NoTrainInceptionV3(
-        name="inception-v3-compat", features_list=[str(FEATURES)], feature_extractor_weights_path=str(weights)
+        name="inception-v3-compat", features_list=[str(_NUM_FEATURES)], feature_extractor_weights_path=str(weights)
     )
     return network
 
 
 def fid_kid(network: nn.Module, real: Tensor, fake: Tensor, device: torch.device) -> dict[str, float]:
     """FID, and KID with its deviation over subsets; real, fake: uint8 [N, S, S, C], on the CPU."""
-    once = Once(network.to(device))
-    fid: Any = importlib.import_module("torchmetrics.image.fid").FrechetInceptionDistance(once)
+    cached = _CachedFeatures(network.to(device))
+    fid: Any = importlib.import_module("torchmetrics.image.fid").FrechetInceptionDistance(cached)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the memory that KID takes
         kid_class: Any = importlib.import_module("torchmetrics.image.kid").KernelInceptionDistance
-        kid: Any = kid_class(once, subsets=KID_SUBSETS, subset_size=min(KID_SUBSET, len(real), len(fake)))
+        kid: Any = kid_class(cached, subsets=_KID_SUBSETS, subset_size=min(_KID_SUBSET_SIZE, len(real), len(fake)))
     fid, kid = fid.to(device), kid.to(device)
     for pixels, is_real in ((real, True), (fake, False)):
-        for part in torch.split(pixels, AT_ONCE):
-            pictures = part.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).to(device)
-            fid.update(pictures, real=is_real)
-            kid.update(pictures, real=is_real)
+        for part in torch.split(pixels, _BATCH):
+            images = part.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).to(device)
+            fid.update(images, real=is_real)
+            kid.update(images, real=is_real)
     torch.manual_seed(0)  # KID draws its subsets
     mean, deviation = kid.compute()
     return {"fid": float(fid.compute()), "kid": float(mean), "kid_deviation": float(deviation)}
 
 
-class Once(nn.Module):
-    """A network that computes a batch's features once, though both metrics ask for them."""
+class _CachedFeatures(nn.Module):
+    """A network that keeps the last batch's features, because both metrics ask for them."""
 
-    def __init__(self, network: nn.Module, num_features: int = FEATURES) -> None:
+    def __init__(self, network: nn.Module, num_features: int = _NUM_FEATURES) -> None:
         super().__init__()
         self.network, self.num_features = network, int(getattr(network, "num_features", num_features))
-        self._pictures: Tensor | None = None
+        self._images: Tensor | None = None
         self._features: Tensor | None = None
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """The features, [N, num_features]."""
-        if self._features is None or pictures is not self._pictures:
-            self._pictures, self._features = pictures, self.network(pictures)
+        if self._features is None or images is not self._images:
+            self._images, self._features = images, self.network(images)
         return self._features

@@ -1,99 +1,123 @@
-"""Draws pictures with an exported file: python -m projects.gan.infer MODEL.onnx --num 64 --seed 1 --output PATH.
+"""Generates images with an exported file: python -m projects.gan.infer MODEL.onnx --num 64 --seed 1 --output PATH.
 
-numpy, Pillow and onnxruntime; no torch. The same seed draws the same pictures, and the first of many are those of few.
+numpy, Pillow and onnxruntime; no torch. The same seed gives the same images, and a smaller --num gives the first of
+those of a larger one.
 """
 
 import argparse
+import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from core.config import Parser
-from core.errors import UserError, run_command
+from core.command_line import positive_number, whole_number
+from core.errors import UserError, printable, run_command
 from core.inference import OnnxModel
-from projects.gan.sheet import save_sheet
+from core.program import infer_parser
+from core.vision.image_grid import save_image, save_image_grid
+from projects.gan.config import TASK, Config, Facts
 
-TASK = "image generation"
-BATCH, MOST = 64, 1_000_000
+_BATCH, _MAX_NUM = 64, 1_000_000
+_MAX_NAME_CHARACTERS = 60
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(prog="python -m projects.gan.infer", allow_abbrev=False)
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
-    parser.add_argument("--num", type=int, default=64, metavar="N", help="pictures to draw (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the noise (default: 0)")
-    parser.add_argument("--label", action="append", metavar="CLASS", help="class to draw; may be given more than once")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="PATH", help="a .png for one sheet, or a folder for a file each"
-    )
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    arguments = parser.parse_args()
-    if not 1 <= arguments.num <= MOST:
-        raise UserError("value out of range", f"--num {arguments.num}", f"give 1 to {MOST}")
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises UserError."""
+    parser = infer_parser(Config, None, "a .png for one grid of all images, or a folder for a file each")
+    parser.add_argument("--num", type=positive_number, default=64, metavar="N", help="images to make (default: 64)")
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
+    text = "class to generate, may be given more than once (default: all in turn)"
+    parser.add_argument("--label", action="append", metavar="CLASS", help=text)
+    arguments = parser.parse_args(argv)
+    if arguments.num > _MAX_NUM:
+        raise UserError("value out of range", f"--num {arguments.num}", f"give 1 to {_MAX_NUM}")
     if arguments.seed < 0:
         raise UserError("value out of range", f"--seed {arguments.seed}", "give at least 0")
+    if arguments.output is None:
+        raise UserError("nowhere to write", "--output is missing", "give a .png or a folder")
     return arguments
 
 
-def main() -> None:
-    """The command line."""
-    arguments = parse_arguments()
-    model, output = OnnxModel(arguments.model, task=TASK), arguments.output
-    as_sheet = output.suffix.lower() == ".png"
-    if as_sheet and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError("no such folder", f"--output {output}", "give a .png in a folder that is there")
-    if not as_sheet and output.exists() and not output.is_dir():
+def infer(argv: Sequence[str] | None = None) -> None:
+    """Generates images and writes them; prints where they are."""
+    arguments = parse_arguments(argv)
+    num, seed, output = arguments.num, arguments.seed, arguments.output
+    as_grid = output.suffix.lower() == ".png"
+    if as_grid and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError("no such folder", f"--output {output}", "give a .png in an existing folder")
+    if not as_grid and output.exists() and not output.is_dir():
         raise UserError("not a folder", f"--output {output}", "give a .png, or a folder")
-    labels = wanted_labels(model, arguments.label, arguments.num)
-    drawn = draw(model, arguments.num, arguments.seed, labels)
-    if as_sheet:
-        save_sheet(drawn, columns(arguments.num), output)
+    model = load_model(arguments.model)
+    labels = choose_labels(model.facts.labels, arguments.label, num)
+    images = generate(model, num, seed, labels)
+    names = file_names(num, labels, model.facts.labels)
+    if as_grid:
+        save_image_grid(images, output, columns=math.ceil(math.sqrt(num)))
     else:
-        save_each(drawn, labels, model.metadata["classes"], output)
-    print(f"{output}  {arguments.num} pictures, seed {arguments.seed}")
+        for name, image in zip(names, images, strict=True):
+            save_image(image, output / name)
+    if not arguments.json:
+        print(f"{printable(str(output))}  {num} images, seed {seed}")
+        return
+    for number, name in enumerate(names):
+        label = None if labels is None else model.facts.labels[labels[number]]
+        print(json.dumps({"path": str(output if as_grid else output / name), "number": number, "label": label}))
 
 
-def draw(model: OnnxModel, num: int, seed: int, labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
-    """Pictures uint8 [num, S, S, C]; labels int64 [num] where the model has classes."""
-    noise = np.random.default_rng(seed).standard_normal((num, model.metadata["latent"]), np.float32)
+def load_model(path: Path) -> OnnxModel[Facts]:
+    """The generator. Raises UserError for a file whose graph does not fit what the file says of itself."""
+    model = OnnxModel(path, task=TASK, facts=Facts)
+    shapes = {name: list(each.shape[1:]) for name, each in model.inputs.items()}
+    expected = {"noise": [model.facts.latent], **({"label": []} if model.facts.labels else {})}
+    if shapes != expected:
+        where = f"{path}: its graph takes {shapes}, its facts say {expected}"
+        raise UserError("not a usable ONNX file", where, "export it again")
+    return model
+
+
+def generate(model: OnnxModel[Facts], num: int, seed: int, labels: NDArray[np.int64] | None) -> NDArray[np.uint8]:
+    """Images uint8 [num, S, S, C]; labels int64 [num] where the model has classes.
+
+    Raises UserError for a file that names more classes than its graph knows.
+    """
+    noise = np.random.default_rng(seed).standard_normal((num, model.facts.latent), np.float32)
     parts = []
-    for start in range(0, num, BATCH):
-        some = slice(start, start + BATCH)
+    for start in range(0, num, _BATCH):
+        some = slice(start, start + _BATCH)
         inputs = {"noise": noise[some]} if labels is None else {"noise": noise[some], "label": labels[some]}
-        parts.append(model.run(**inputs)["image"])
+        try:
+            parts.append(model.run(**inputs)["image"])
+        except Exception as error:  # onnxruntime's own types
+            reason = str(error).partition("\n")[0]
+            raise UserError("not a usable ONNX file", f"{model.path} ({reason})", "export it again") from error
     return np.concatenate(parts)
 
 
-def wanted_labels(model: OnnxModel, names: Sequence[str] | None, num: int) -> NDArray[np.int64] | None:
-    """The classes to draw, which take turns: those that are named, or all. None for a model without classes."""
-    classes: list[str] = model.metadata["classes"]
+def choose_labels(classes: Sequence[str], wanted: Sequence[str] | None, num: int) -> NDArray[np.int64] | None:
+    """The class of each image, int64 [num]: the wanted ones in turn, or all. None for a model without classes."""
     if not classes:
-        if names:
-            raise UserError("the model has no classes", f"--label {names[0]}", "leave it out")
+        if wanted:
+            raise UserError("the model has no classes", f"--label {wanted[0]}", "leave it out")
         return None
-    for name in names or ():
+    for name in wanted or ():
         if name not in classes:
             raise UserError("unknown class", f"--label {name}", f"choose from {', '.join(classes)}")
-    numbers = [classes.index(name) for name in names or classes]
+    numbers = [classes.index(name) for name in wanted or classes]
     return np.resize(np.asarray(numbers, dtype=np.int64), num)
 
 
-def columns(num: int) -> int:
-    """Columns of a sheet that is about as wide as it is high."""
-    return int(np.ceil(np.sqrt(num)))
+def file_names(num: int, labels: NDArray[np.int64] | None, classes: Sequence[str]) -> list[str]:
+    """A file's name for each image: its number and class.
 
-
-def save_each(drawn: NDArray[np.uint8], labels: NDArray[np.int64] | None, classes: Sequence[str], folder: Path) -> None:
-    """Writes each picture as a PNG of its own, named by its number and class."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(drawn):
-        name = f"{number:06d}" if labels is None else f"{number:06d}-{classes[labels[number]]}"
-        Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(folder / f"{name}.png")
+    Of a class name, only letters, digits and single marks are used, because it may hold a path or control characters.
+    """
+    plain = [re.sub(r"[^\w-]+", "_", name).strip("_")[:_MAX_NAME_CHARACTERS] for name in classes]
+    return [f"{number:06d}{'' if labels is None else '-' + plain[labels[number]]}.png" for number in range(num)]
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(infer)

@@ -1,4 +1,4 @@
-"""The two games, and the penalty that calms them.
+"""The losses of both networks, and a penalty that keeps the training stable.
 
 Hinge: Lim and Ye 2017 (arXiv 1705.02894), Miyato et al. 2018 (arXiv 1802.05957). Non-saturating: Goodfellow et al. 2014
 (arXiv 1406.2661). R1: Mescheder et al. 2018 (arXiv 1801.04406).
@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Game = Literal["hinge", "nonsaturating"]
+_Loss = Literal["hinge", "nonsaturating"]
 
 
-def discriminator_loss(game: Game, real: Tensor, fake: Tensor) -> Tensor:
-    """How badly logits [N] tell real pictures (high) from drawn ones (low)."""
-    if game == "hinge":
+def discriminator_loss(kind: _Loss, real: Tensor, fake: Tensor) -> Tensor:
+    """_Loss for logits [N] of real images, which should be high, and of generated ones, which should be low."""
+    if kind == "hinge":
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def generator_loss(game: Game, fake: Tensor) -> Tensor:
-    """How little drawn pictures pass for real ones by their logits [N]."""
-    return -fake.mean() if game == "hinge" else F.softplus(-fake).mean()
+def generator_loss(kind: _Loss, fake: Tensor) -> Tensor:
+    """_Loss for logits [N] of generated images, which should be high."""
+    return -fake.mean() if kind == "hinge" else F.softplus(-fake).mean()
 
 
 def r1_penalty(discriminator: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

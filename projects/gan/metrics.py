@@ -1,4 +1,4 @@
-"""How good and how varied samples are, from features of them and of real pictures.
+"""How good and how varied samples are, from features of them and of real images.
 
 Fréchet distance: Dowson and Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X, used on networks' features by
 Heusel et al. 2017 (arXiv 1706.08500). Precision and recall: Kynkäänniemi et al. 2019 (arXiv 1904.06991).
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEIGHBOURS = 3
-NUM_FOR_MANIFOLD = 2_000
-COVERED_SHARE = 0.25  # of a class's share among real pictures
-LEAST_DIVERSITY, LEAST_COVERED = 0.35, 0.5  # below either of these samples have collapsed
+_NUM_NEIGHBORS = 3
+_NUM_FOR_MANIFOLD = 2_000
+_COVERED_SHARE = 0.25  # of a class's share among real images
+_MIN_DIVERSITY, _MIN_COVERED = 0.35, 0.5  # below either of these samples have collapsed
 
 
 class Gaussian(NamedTuple):
@@ -24,7 +24,7 @@ class Gaussian(NamedTuple):
 
 
 def gaussian(features: Tensor) -> Gaussian:
-    """The Gaussian through features [N, D] of two or more pictures."""
+    """The Gaussian through features [N, D] of two or more images."""
     features = features.double()
     return Gaussian(features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1))
 
@@ -33,63 +33,67 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     """|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁C₂)^½), in float64."""
     values, vectors = torch.linalg.eigh(first.covariance)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    # C₁C₂ and the symmetric C₁^½ C₂ C₁^½ have the same eigenvalues, and those of the latter are found safely.
+    # C₁C₂ and the symmetric C₁^½ C₂ C₁^½ have the same eigenvalues, and those of the latter can be computed safely.
     cross = torch.linalg.eigvalsh(root @ second.covariance @ root).clamp(min=0).sqrt().sum()
     apart = (first.mean - second.mean).square().sum()
     return max(0.0, float(apart + first.covariance.trace() + second.covariance.trace() - 2 * cross))
 
 
-def precision_recall(real: Tensor, fake: Tensor, neighbors: int = NEIGHBOURS) -> tuple[float, float]:
-    """Share of fakes on the manifold of the real, and share of the real on the manifold of the fakes.
+def precision_recall(real: Tensor, fake: Tensor, neighbors: int = _NUM_NEIGHBORS) -> tuple[float, float]:
+    """Share of fakes on the manifold of the real images, and share of real images on the manifold of the fakes.
 
-    real, fake: features [N, D]. A manifold is the union of balls round its points that reach to the k-th neighbor.
+    real, fake: features [N, D]. A manifold is the union of balls around its points, with the distance to the k-th
+    neighbor as radius.
     """
-    real, fake = real[:NUM_FOR_MANIFOLD], fake[:NUM_FOR_MANIFOLD]
+    real, fake = real[:_NUM_FOR_MANIFOLD], fake[:_NUM_FOR_MANIFOLD]
     between = torch.cdist(real, fake, compute_mode="donot_use_mm_for_euclid_dist")
-    radius_real, radius_fake = (reach(points, neighbors) for points in (real, fake))
+    radius_real, radius_fake = (_neighbor_distance(points, neighbors) for points in (real, fake))
     precision = (between <= radius_real[:, None]).any(0).double().mean()
     recall = (between <= radius_fake[None]).any(1).double().mean()
     return float(precision), float(recall)
 
 
-def reach(points: Tensor, neighbors: int) -> Tensor:
-    """Distance of each point [N, D] to its k-th neighbor; it is not its own."""
+def _neighbor_distance(points: Tensor, neighbors: int) -> Tensor:
+    """Distance of each point [N, D] to its k-th neighbor, not counting itself."""
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.kthvalue(min(neighbors + 1, len(points)), dim=1).values
 
 
-def diversity(real: Tensor, fake: Tensor, neighbors: int = NEIGHBOURS) -> float:
-    """How far apart neighbors are among fakes, as a share of how far they are among as many real pictures.
+def diversity(real: Tensor, fake: Tensor, neighbors: int = _NUM_NEIGHBORS) -> float:
+    """Median distance to the k-th neighbor among fakes, divided by that among as many real images.
 
-    real, fake: features [N, D]. It is the median distance to the k-th neighbor: near 0 where the same few pictures
-    come again and again, however many classes they are of.
+    real, fake: features [N, D]. It is near 0 where the same few images are repeated, however many classes
+    they are of.
     """
-    num = min(NUM_FOR_MANIFOLD, len(real), len(fake))
-    medians = [float(reach(points[:num], neighbors).median()) for points in (fake, real)]
+    num = min(_NUM_FOR_MANIFOLD, len(real), len(fake))
+    medians = [float(_neighbor_distance(points[:num], neighbors).median()) for points in (fake, real)]
     return medians[0] / max(medians[1], 1e-12)
 
 
 def covered_classes(real: Tensor, fake: Tensor, num_classes: int) -> Tensor:
-    """Which classes occur among fakes at least a quarter as often as among real pictures: bool [num_classes].
+    """Which classes occur among fakes at least a quarter as often as among real images: bool [num_classes].
 
-    real, fake: classes int64 [N] as the judge sees them.
+    real, fake: classes int64 [N] that the feature classifier predicts.
     """
     shares = [torch.bincount(labels, minlength=num_classes) / len(labels) for labels in (real, fake)]
-    return (shares[1] >= COVERED_SHARE * shares[0]) & ((shares[1] > 0) | (shares[0] == 0))
+    return (shares[1] >= _COVERED_SHARE * shares[0]) & ((shares[1] > 0) | (shares[0] == 0))
 
 
 def collapse(numbers: Mapping[str, float], num_classes: int) -> str | None:
-    """What has collapsed, in words; None for samples that are varied enough. num_classes: 0 where nobody can tell."""
-    if not numbers["diversity"] >= LEAST_DIVERSITY:
-        share = f"{numbers['diversity']:.2f} of the distance between real pictures, under {LEAST_DIVERSITY:g}"
+    """Why samples count as collapsed; None for samples that are varied enough.
+
+    num_classes: 0 where the samples' classes are not known.
+    """
+    if not numbers["diversity"] >= _MIN_DIVERSITY:
+        share = f"{numbers['diversity']:.2f} of the distance between real images, under {_MIN_DIVERSITY:g}"
         return f"samples are nearly alike (neighbors at {share})"
-    if num_classes and numbers["classes_covered"] < LEAST_COVERED * num_classes:
-        return f"only {numbers['classes_covered']:.0f} of {num_classes} classes are drawn"
+    if num_classes and numbers["classes_covered"] < _MIN_COVERED * num_classes:
+        return f"only {numbers['classes_covered']:.0f} of {num_classes} classes are generated"
     return None
 
 
 def nearest(pixels: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest training picture of each: its row int64 [N], and the root mean square distance in gray levels.
+    """The nearest training image of each: its row int64 [N], and the root mean square distance in gray levels.
 
     pixels: uint8 [N, S, S, C]; training: uint8 [M, S, S, C].
     """
@@ -102,5 +106,5 @@ def nearest(pixels: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
         closer = distances < best
         best, rows = torch.where(closer, distances, best), torch.where(closer, first + there, rows)
         first += len(part)
-    found = (wanted - training[rows].flatten(1).float()).square().mean(1).sqrt()
-    return rows, found
+    distance = (wanted - training[rows].flatten(1).float()).square().mean(1).sqrt()
+    return rows, distance

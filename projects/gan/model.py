@@ -2,7 +2,7 @@
 
 DCGAN: Radford et al. 2016 (arXiv 1511.06434). ResNet and spectral norm: Miyato et al. 2018 (arXiv 1802.05957). Classes:
 conditional batch norm in the generator, projection in the discriminator (Miyato and Koyama 2018, arXiv 1802.05637).
-Weights begin orthogonal (Brock et al. 2019, arXiv 1809.11096).
+Orthogonal initialization (Brock et al. 2019, arXiv 1809.11096).
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 Architecture = Literal["dcgan", "resnet"]
-WIDEST = 8  # times the width
+_MAX_MULTIPLE = 8  # times the width
 
 
 class Generator(nn.Module):
-    """Noise [N, latent] and labels int64 [N], with classes → pictures [N, channels, size, size] in [-1, 1].
+    """Noise [N, latent] and labels int64 [N] → images [N, channels, size, size] in [-1, 1].
 
-    num_classes: 0 draws without labels. width: channels before the last layer; a ResNet has four times
+    num_classes: 0 for a generator that takes no labels. width: channels before the last layer; a ResNet has four times
     as many everywhere.
     """
 
@@ -32,32 +32,32 @@ class Generator(nn.Module):
         super().__init__()
         num_stages = (size // 4).bit_length() - 1
         if architecture == "dcgan":
-            widths = [width * min(WIDEST, 2**k) for k in range(num_stages - 1, -1, -1)]
+            widths = [width * min(_MAX_MULTIPLE, 2**k) for k in range(num_stages - 1, -1, -1)]
         else:
             widths = [4 * width] * (num_stages + 1)
         self.latent, self.widest = latent, widths[0]
         self.stem = nn.Linear(latent, 4 * 4 * widths[0])
         self.stages = nn.ModuleList()
-        stage = DcganUp if architecture == "dcgan" else ResidualUp
+        stage = _DcganUp if architecture == "dcgan" else _ResidualUp
         for before, after in pairwise(widths):
             self.stages.append(stage(before, after, num_classes))
-        self.norm = ClassNorm(widths[-1], num_classes)
+        self.norm = _ClassNorm(widths[-1], num_classes)
         self.last: nn.Module = nn.Conv2d(widths[-1], channels, 3, padding=1)
         if architecture == "dcgan":
             self.last = nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1)
-        begin_orthogonal(self)
+        _initialize(self)
 
     def forward(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Pictures."""
+        """The images."""
         x = self.stem(noise).view(-1, 4, 4, self.widest).permute(0, 3, 1, 2)  # channels_last from the start
         for stage in self.stages:
             x = stage(x, labels)
-        pictures: Tensor = torch.tanh(self.last(F.relu(self.norm(x, labels))))
-        return pictures
+        images: Tensor = torch.tanh(self.last(F.relu(self.norm(x, labels))))
+        return images
 
 
-class ClassNorm(nn.Module):
-    """Batch norm whose scale and shift are those of the class that is drawn; without classes the usual ones."""
+class _ClassNorm(nn.Module):
+    """Batch norm with a scale and shift for each class; without classes the usual one."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -78,12 +78,12 @@ class ClassNorm(nn.Module):
         return torch.addcmul(shift, y, scale)
 
 
-class DcganUp(nn.Module):
+class _DcganUp(nn.Module):
     """Norm, ReLU, transposed convolution to twice the size."""
 
     def __init__(self, channels_in: int, channels_out: int, num_classes: int) -> None:
         super().__init__()
-        self.norm = ClassNorm(channels_in, num_classes)
+        self.norm = _ClassNorm(channels_in, num_classes)
         self.conv = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1, bias=False)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -92,12 +92,12 @@ class DcganUp(nn.Module):
         return y
 
 
-class ResidualUp(nn.Module):
-    """Two convolutions, the first behind a doubling of the size, round a 1×1 shortcut."""
+class _ResidualUp(nn.Module):
+    """Two convolutions, the first after doubling the size, with a 1×1 shortcut around both."""
 
     def __init__(self, channels_in: int, channels_out: int, num_classes: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = ClassNorm(channels_in, num_classes), ClassNorm(channels_out, num_classes)
+        self.norm1, self.norm2 = _ClassNorm(channels_in, num_classes), _ClassNorm(channels_out, num_classes)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
@@ -111,10 +111,10 @@ class ResidualUp(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures [N, channels, size, size] in [-1, 1] and labels int64 [N] → logits [N], high for real ones.
+    """Images [N, channels, size, size] in [-1, 1] and labels int64 [N] → logits [N], high for real ones.
 
-    num_classes: 0 looks at the pictures alone. width: channels of DCGAN's first layer; a ResNet has twice as many
-    everywhere. normalized: whether layers have spectral norm 1.
+    num_classes: 0 for a discriminator that ignores labels. width: channels of DCGAN's first layer; a ResNet has twice
+    as many everywhere. normalized: whether layers have spectral norm 1.
     """
 
     def __init__(
@@ -124,26 +124,26 @@ class Discriminator(nn.Module):
         self.stages = nn.Sequential()
         if architecture == "dcgan":
             for number in range((size // 4).bit_length() - 1):
-                width_out = width * min(WIDEST, 2**number)
+                width_out = width * min(_MAX_MULTIPLE, 2**number)
                 self.stages.append(nn.Conv2d(channels, width_out, 4, stride=2, padding=1))
                 self.stages.append(nn.LeakyReLU(0.1))
                 channels = width_out
         else:
             num_halvings = max(1, (size // 8).bit_length() - 1)
             for number in range(num_halvings + 2):
-                self.stages.append(ResidualDown(channels, 2 * width, number < num_halvings, number == 0))
+                self.stages.append(_ResidualDown(channels, 2 * width, number < num_halvings, number == 0))
                 channels = 2 * width
             self.stages.append(nn.ReLU())
         self.head = nn.Linear(channels, 1)
         self.classes = nn.Embedding(num_classes, channels) if num_classes else None
-        begin_orthogonal(self)
+        _initialize(self)
         if normalized:
             normalize_weights(self)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Logits."""
         with parametrize.cached():  # each weight is normalized once a pass
-            normalized_weights(self, images.device.type)
+            _normalized_weights(self, images.device.type)
             features = self.stages(images).sum((2, 3))
             logits: Tensor = self.head(features)[:, 0]
             if self.classes is not None:
@@ -151,8 +151,8 @@ class Discriminator(nn.Module):
         return logits
 
 
-class ResidualDown(nn.Module):
-    """Two convolutions round a shortcut, then the mean over 2×2 pixels if the size is to be halved."""
+class _ResidualDown(nn.Module):
+    """Two convolutions with a shortcut around both, then the mean over 2×2 pixels if the size is to be halved."""
 
     def __init__(self, channels_in: int, channels_out: int, halve: bool, first: bool) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class ResidualDown(nn.Module):
         return F.avg_pool2d(y, 2) if self.halve else y
 
 
-def begin_orthogonal(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """Orthogonal filters and matrices, biases of 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -180,28 +180,28 @@ def begin_orthogonal(module: nn.Module) -> None:
 
 
 def normalize_weights(module: nn.Module) -> None:
-    """Gives every layer's weight spectral norm 1 from here on."""
-    for part in weighted(module):
+    """Adds spectral normalization to every layer's weight."""
+    for part in weighted_layers(module):
         spectral_norm(part)
 
 
-def normalized_weights(module: nn.Module, device_type: str) -> list[Tensor]:
-    """Normalizes all weights now, in float32 whatever precision the pass computes in; they are then in the cache."""
+def _normalized_weights(module: nn.Module, device_type: str) -> list[Tensor]:
+    """All weights, normalized now and so put into the cache: in float32, whatever precision the pass computes in."""
     with torch.autocast(device_type, enabled=False):
-        return [part.weight for part in weighted(module) if parametrize.is_parametrized(part, "weight")]
+        return [layer.weight for layer in weighted_layers(module) if parametrize.is_parametrized(layer, "weight")]
 
 
-def bake_weights(module: nn.Module) -> None:
-    """Puts plain weights in the place of normalized ones, as they are in evaluation mode."""
+def remove_spectral_norm(module: nn.Module) -> None:
+    """Replaces normalized weights by plain ones with the values of evaluation mode."""
     module.eval()
-    for part in weighted(module):
+    for part in weighted_layers(module):
         if parametrize.is_parametrized(part, "weight"):
             parametrize.remove_parametrizations(part, "weight")
 
 
-def weighted(module: nn.Module) -> Iterable[nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding]:
-    """The layers that have filters, a matrix or a table, without the scales of norms."""
-    skipped = {id(part.scale_shift) for part in module.modules() if isinstance(part, ClassNorm)}
+def weighted_layers(module: nn.Module) -> Iterable[nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding]:
+    """The layers with filters, a matrix or an embedding, without the scales and shifts of norms."""
+    skipped = {id(part.scale_shift) for part in module.modules() if isinstance(part, _ClassNorm)}
     for part in list(module.modules()):
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.Embedding) and id(part) not in skipped:
             yield part

@@ -1,18 +1,18 @@
-"""Drawn pictures that need no download: one shape of four in a bright color on a dark ground, anywhere and turned.
+"""Synthetic images: one of four shapes in a bright color on a dark background, at any place and angle.
 
-The outline is the class; color, place, size and angle are free, so a generator that copies or repeats one picture is
-found out by its diversity.
+The shape is the class; color, place, size and angle vary, so that a generator that copies or repeats an image has a
+low diversity.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 CLASSES = ("cross", "disc", "ring", "square")
-Array = NDArray[np.float32]
+_Array = NDArray[np.float32]
 
 
-def draw_pictures(num: int, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures uint8 [num, size, size, 3] and labels int64 [num]; classes take turns."""
+def generate_images(num: int, seed: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images uint8 [num, size, size, 3] and labels int64 [num]; each class comes as often."""
     random = np.random.default_rng(seed)
     labels = np.arange(num, dtype=np.int64) % len(CLASSES)
     line = ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1)[None]
@@ -24,15 +24,15 @@ def draw_pictures(num: int, seed: int, size: int) -> tuple[NDArray[np.uint8], ND
     distance = np.empty_like(u)
     for label, name in enumerate(CLASSES):
         rows = labels == label
-        distance[rows] = outline(name, u[rows], v[rows], reach[rows])
+        distance[rows] = _signed_distance(name, u[rows], v[rows], reach[rows])
     cover = np.clip(0.5 - distance * size / 2, 0, 1)[..., None]
-    pictures = ground(random, num) * (1 - cover) + color(random, num) * cover
-    return (pictures * 255 + 0.5).astype(np.uint8), labels
+    images = _background(random, num) * (1 - cover) + _color(random, num) * cover
+    return (images * 255 + 0.5).astype(np.uint8), labels
 
 
-def outline(name: str, u: Array, v: Array, reach: Array) -> Array:
-    """Signed distance to a class's outline in its own frame, below 0 inside."""
-    distance: Array
+def _signed_distance(name: str, u: _Array, v: _Array, reach: _Array) -> _Array:
+    """Signed distance to the outline of a shape in its own coordinates, negative inside."""
+    distance: _Array
     if name == "disc":
         distance = np.hypot(u, v) - reach
     elif name == "ring":
@@ -45,15 +45,15 @@ def outline(name: str, u: Array, v: Array, reach: Array) -> Array:
     return distance
 
 
-def color(random: np.random.Generator, num: int) -> Array:
+def _color(random: np.random.Generator, num: int) -> _Array:
     """Bright colors of any hue, float32 [num, 1, 1, 3]."""
     hue = random.uniform(0, 6, (num, 1, 1, 1))
     value = random.uniform(0.75, 1, (num, 1, 1, 1))
     wave = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
-    bright: Array = (value * (0.3 + 0.7 * wave)).astype(np.float32)
+    bright: _Array = (value * (0.3 + 0.7 * wave)).astype(np.float32)
     return bright
 
 
-def ground(random: np.random.Generator, num: int) -> Array:
+def _background(random: np.random.Generator, num: int) -> _Array:
     """Dark colors, float32 [num, 1, 1, 3]."""
     return random.uniform(0, 0.25, (num, 1, 1, 3)).astype(np.float32)

@@ -1,45 +1,49 @@
-"""The classifier's settings. This module loads no torch, so a wrong flag is answered at once."""
+"""The classifier's settings, and what a run knows beyond them. This module loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from core.config import RunConfig, option
 from core.errors import UserError
+from core.program import Int8ExportOptions
 
-PROJECT = "sentiment"
-KNOWN_DATA = ("sst2", "imdb", "synthetic")
+TASK = "text classification"
 TABLES = (".csv", ".tsv", ".jsonl")
-# What --smoke puts in place of the defaults: under a minute on one CPU core.
-SMOKE = {
-    "data": "synthetic",
-    "epochs": 10,
-    "batch_size": 32,
-    "num_synthetic": 3_000,
-    "embedding_size": 48,
-    "hidden_size": 48,
-    "members": 1,
-    "layers": 1,
-    "lr": 0.01,
-    "word_dropout": 0.0,
-    "embedding_dropout": 0.1,
-    "dropout": 0.1,
-    "ema": 0.98,
-    "log_every": 10,
-}
+_KNOWN_DATA = ("sst2", "imdb", "synthetic")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
     """Fields beyond core's: where texts and labels stand, the tokenizer, the network, the recipe, the splits."""
 
+    smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on one CPU core
+        "data": "synthetic",
+        "epochs": 10,
+        "batch_size": 32,
+        "num_synthetic": 3_000,
+        "embedding_size": 48,
+        "hidden_size": 48,
+        "members": 1,
+        "layers": 1,
+        "lr": 0.01,
+        "word_dropout": 0.0,
+        "embedding_dropout": 0.1,
+        "dropout": 0.1,
+        "ema": 0.98,
+        "log_every": 10,
+    }
+
     data: str = option(
-        "sst2", "sst2 or imdb (downloaded), synthetic, FILE.csv|.tsv|.jsonl, or a folder of such or .txt"
+        "sst2", "sst2 or imdb (downloaded), synthetic, FILE.csv|.tsv|.jsonl, or a folder of such or .txt", harmless=True
     )
     text_column: str | None = option(None, "column of the texts; guessed from the header where it is left out")
     label_column: str | None = option(None, "column of the labels; guessed from the header where it is left out")
-    on_bad_row: Literal["stop", "skip"] = option("stop", "name the first unusable row and stop, or list and skip all")
-    tokenizer: Literal["word", "bpe"] = option("word", "whole words, or pieces of words (byte-pair encoding)")
+    on_fault: Literal["stop", "skip"] = option("stop", "name the first unusable row and stop, or list and skip all")
+    tokenizer: Literal["auto", "word", "bpe"] = option(
+        "auto", "whole words, or pieces of words (byte-pair encoding); auto takes these where words are not separated"
+    )
     vocab_size: int = option(20_000, "most entries of the tokenizer", low=16, high=1_000_000)
     min_count: int = option(2, "how often a word occurs in the training texts to have an entry", low=1)
     max_length: int = option(
@@ -70,15 +74,49 @@ class Config(RunConfig):
     baseline: bool = option(False, "measure a bag of words on the same splits, beside the LSTM", harmless=True)
 
     def check(self) -> None:
-        """Raises UserError for data that cannot be, and for settings that do not fit together."""
-        path = Path(self.data)
-        usable = path.is_dir() or (path.is_file() and path.suffix.lower() in TABLES)
-        if self.data not in KNOWN_DATA and not (self.data and usable):
-            todo = f"give {', '.join(KNOWN_DATA)}, a folder, or a file of the kinds {', '.join(TABLES)}"
-            raise UserError("unknown data", f"--data {self.data}", todo)
-        if self.vectors is not None and self.tokenizer != "word":
+        """Raises UserError for settings that do not fit together."""
+        if self.vectors is not None and self.tokenizer == "bpe":
             raise UserError("word vectors need whole words", f"--vectors {self.vectors}", "use --tokenizer word")
-        if self.vectors is not None and not self.vectors.is_file():
-            raise UserError("no such file", f"--vectors {self.vectors}", "give a file in GloVe's format")
         if self.text_column is not None and self.text_column == self.label_column:
             raise UserError("texts and labels in one column", f"--text-column {self.text_column}", "name two columns")
+
+    def check_present(self, *, resuming: bool) -> None:
+        """Raises UserError for data or word vectors that are not there."""
+        path = Path(self.data)
+        usable = path.is_dir() or (path.is_file() and path.suffix.lower() in TABLES)
+        if self.data not in _KNOWN_DATA and not (self.data and usable):
+            todo = f"give {', '.join(_KNOWN_DATA)}, a folder, or a file of the kinds {', '.join(TABLES)}"
+            raise UserError("unknown data", f"--data {self.data}", todo)
+        if self.vectors is not None and not self.vectors.is_file():
+            raise UserError("no such file", f"--vectors {self.vectors}", "give a file in GloVe's format")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What export needs of a run beyond its settings.
+
+    model: the network in words. num_words: entries of the tokenizer. data_sha256: of all texts and labels before
+    splitting. tokenizer_sha256: of the run's tokenizer.json.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    num_words: int
+    num_train: int
+    data_sha256: str
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Facts):
+    """What the exported file knows besides. tokenizer: as JSON. max_length: tokens kept of a text."""
+
+    tokenizer: str
+    max_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Int8ExportOptions):
+    """The flags of the export program."""
+
+    data: str | None = option(None, "where the run's data stands now, for --int8; none stands for its old place")

@@ -1,10 +1,9 @@
-"""The classifier's texts: read, split, turned into tokens, and served in batches of like length.
+"""The classifier's texts as tokens, served in batches of like length.
 
 Batches of like length need little padding: where texts are phrases and sentences, a random batch is padding for three
 quarters.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,19 +17,23 @@ from core.data import BatchLoader, Loader, Order
 from core.distributed import World
 from core.errors import UserError
 from projects.sentiment.config import Config
-from projects.sentiment.reading import Fault, Row
-from projects.sentiment.sources import check_labels, read_corpus
-from projects.sentiment.splitting import hold_out
-from projects.sentiment.vocab import PAD, Vocabulary, train_vocabulary
+from projects.sentiment.datasets import load_dataset
+from projects.sentiment.tables import Fault, Row
+from projects.sentiment.tokenizer import PAD, SPECIALS, UNKNOWN, Tokenizer, suitable_kind, train_tokenizer
 
 Batch = tuple[Tensor, Tensor]  # tokens int64 [N, T], zero at the padding; labels int64 [N]
 
-POOL_BATCHES = 50  # so many batches of random texts are sorted by length together
+_POOL_BATCHES = 50  # so many batches of random texts are sorted by length together
+_MANY_UNKNOWN = 0.5  # share of unknown tokens from which on a tokenizer hardly tells texts apart
 
 
 @dataclass(frozen=True)
-class Split:
-    """Texts of one purpose, and their tokens one after the other: text i has tokens[starts[i]:][:lengths[i]]."""
+class TextSet:
+    """Texts of one split, and their tokens one after the other: text i has tokens[starts[i]:][:lengths[i]].
+
+    labels: int64 [N], numbers of classes. where: the file and line of each text. tokens: int64 [sum of lengths].
+    starts, lengths: int64 [N].
+    """
 
     texts: Sequence[str]
     labels: NDArray[np.int64]
@@ -52,61 +55,55 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits, what the labels stand for, the tokenizer, and what a reader of the log should know."""
+    """The three splits, what the labels stand for, and the tokenizer.
+
+    notes: what a user should know of the data, a line each. faults: rows that were left out. sha256: of all texts and
+    labels before splitting.
+    """
 
     classes: Sequence[str]
-    vocabulary: Vocabulary
-    train: Split
-    val: Split
-    test: Split | None
+    tokenizer: Tokenizer
+    train: TextSet
+    val: TextSet
+    test: TextSet | None
     notes: Sequence[str]
     faults: Sequence[Fault]
-
-    def digest(self) -> str:
-        """A SHA-256 of all texts and labels."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.val, self.test):
-            if split is not None:
-                digest.update("\0".join(split.texts).encode() + split.labels.tobytes())
-        return digest.hexdigest()
+    sha256: str
 
 
 def load_data(config: Config) -> Data:
     """The data that the settings name. Raises UserError, naming file, line and reason."""
-    corpus = read_corpus(config)
-    classes = check_labels(corpus, config)
-    for part, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
-        if getattr(corpus, part) is None and (part == "val" or corpus.cut_test):
-            kept, held = hold_out([row.text for row in corpus.train], fraction, config.seed, part)
-            if not held:
-                where = f"--data {config.data}: {len(corpus.train):,} for training"
-                raise UserError("too few different texts to hold some out", where, "add texts")
-            left_out = len(corpus.train) - len(kept) - len(held)
-            if left_out:
-                corpus.notes.append(f"{left_out:,} texts that are fragments of texts held out for {part} are left out")
-            setattr(corpus, part, [corpus.train[i] for i in held])
-            corpus.train = [corpus.train[i] for i in kept]
-    texts = [row.text for row in corpus.train]
-    vocabulary = train_vocabulary(texts, config.tokenizer, config.vocab_size, config.min_count, config.max_length)
-    train, val = (encode(rows, classes, vocabulary) for rows in (corpus.train, corpus.val or []))
-    test = None if corpus.test is None else encode(corpus.test, classes, vocabulary)
-    return Data(classes, vocabulary, train, val, test, corpus.notes, corpus.faults)
+    dataset = load_dataset(config)
+    notes, texts = list(dataset.notes), [row.text for row in dataset.splits["train"]]
+    kind = "word" if config.vectors else suitable_kind(texts) if config.tokenizer == "auto" else config.tokenizer
+    tokenizer = train_tokenizer(texts, kind, config.vocab_size, config.min_count, config.max_length)
+    if len(tokenizer) <= len(SPECIALS):
+        todo = "check --text-column, lower --min-count, or use --tokenizer bpe"
+        raise UserError(f"no word occurs {config.min_count} times in the training texts", f"--data {config.data}", todo)
+    sets = {name: encode(rows, dataset.classes, tokenizer) for name, rows in dataset.splits.items()}
+    shares = {name: float((texts.tokens == UNKNOWN).double().mean()) for name, texts in sets.items()}
+    unknown = ", ".join(f"{share:.1%} of {name}" for name, share in shares.items())
+    notes.append(f"tokenizer ({kind}) of {len(tokenizer):,} entries; unknown to it are {unknown}")
+    if max(shares.values()) > _MANY_UNKNOWN:
+        notes.append("most words are unknown: check --text-column, lower --min-count, or use --tokenizer bpe")
+    test = sets.get("test")
+    return Data(dataset.classes, tokenizer, sets["train"], sets["val"], test, notes, dataset.faults, dataset.sha256)
 
 
-def encode(rows: Sequence[Row], classes: Sequence[str], vocabulary: Vocabulary) -> Split:
-    """Rows as a split."""
+def encode(rows: Sequence[Row], classes: Sequence[str], tokenizer: Tokenizer) -> TextSet:
+    """Rows as tokens and numbers of classes."""
     number = {name: k for k, name in enumerate(classes)}
     labels = np.asarray([number[str(row.label)] for row in rows], dtype=np.int64)
-    encoded = vocabulary.encode([row.text for row in rows])
+    encoded = tokenizer.encode([row.text for row in rows])
     lengths = torch.tensor([len(each) for each in encoded])
     tokens = torch.from_numpy(np.concatenate(encoded))
     starts = lengths.cumsum(0) - lengths
-    return Split([row.text for row in rows], labels, [row.where for row in rows], tokens, starts, lengths)
+    return TextSet([row.text for row in rows], labels, [row.where for row in rows], tokens, starts, lengths)
 
 
 @dataclass(frozen=True, eq=False)
 class LengthOrder(Order):
-    """An order whose batches hold texts of like length; of them and of the texts in each, another one every epoch."""
+    """An order whose batches hold texts of like length; batches and their texts are shuffled anew for every epoch."""
 
     lengths: Tensor = field(default_factory=lambda: torch.zeros(0))
 
@@ -116,7 +113,7 @@ class LengthOrder(Order):
             chosen = randomness.permutation(self.seed, epoch, self.num_samples)[: len(self) * self.batch_size]
             pools = [
                 pool[self.lengths[pool].argsort(stable=True)]
-                for pool in torch.split(chosen, POOL_BATCHES * self.batch_size)
+                for pool in torch.split(chosen, _POOL_BATCHES * self.batch_size)
             ]
             batches = list(torch.split(torch.cat(pools), self.batch_size))
             turns = randomness.sample_generator(self.seed, epoch, 0, "batches").permutation(len(batches))
@@ -129,23 +126,23 @@ class LengthOrder(Order):
 
 def training_loader(data: Data, config: Config, world: World) -> Loader[Batch]:
     """Shuffled batches of texts of like length."""
-    split = data.train
-    order = LengthOrder(len(split), config.batch_size, config.seed, world=world, lengths=split.lengths)
-    return batch_loader(split, order)
+    texts = data.train
+    order = LengthOrder(len(texts), config.batch_size, config.seed, world=world, lengths=texts.lengths)
+    return batch_loader(texts, order)
 
 
-def evaluation_loader(split: Split, config: Config, world: World) -> Loader[Batch]:
-    """All texts of a split once, the short ones first; shared among the ranks of `world`."""
-    order = LengthOrder(len(split), 2 * config.batch_size, training=False, world=world, lengths=split.lengths)
-    return batch_loader(split, order)
+def evaluation_loader(texts: TextSet, config: Config, world: World) -> Loader[Batch]:
+    """All texts once, the short ones first; shared among the ranks of `world`."""
+    order = LengthOrder(len(texts), 2 * config.batch_size, training=False, world=world, lengths=texts.lengths)
+    return batch_loader(texts, order)
 
 
-def evaluation_rows(split: Split) -> Tensor:
-    """The texts in the order in which `evaluation_loader` serves them to a single process."""
-    return split.lengths.argsort(stable=True)
+def evaluation_rows(texts: TextSet) -> Tensor:
+    """The numbers of the texts, int64 [N], in the order in which `evaluation_loader` serves them to one process."""
+    return texts.lengths.argsort(stable=True)
 
 
-def batch_loader(split: Split, order: LengthOrder) -> Loader[Batch]:
-    """Padded tokens and labels, on the CPU, from where `fit` moves them."""
-    labels = torch.from_numpy(split.labels)
-    return BatchLoader(lambda rows, epoch: (split.padded(rows), labels[rows]), order)
+def batch_loader(texts: TextSet, order: LengthOrder) -> Loader[Batch]:
+    """Padded tokens and labels on the CPU."""
+    labels = torch.from_numpy(texts.labels)
+    return BatchLoader(lambda rows, epoch: (texts.padded(rows), labels[rows]), order)

@@ -2,8 +2,8 @@
 
 LSTM: Hochreiter and Schmidhuber 1997. Dropout between layers leaves out the same units at every word of a text (Gal
 and Ghahramani 2016, arXiv 1512.05287). Attention over the states: Yang et al. 2016, "Hierarchical Attention Networks".
-The backward direction reads each text from its own last word on, so that padding cannot change a result; packed
-sequences do the same, and are ten times slower on a CPU.
+The backward direction starts at each text's own last word, so that padding cannot change a result; packed sequences do
+the same, and are ten times slower on a CPU.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.sentiment.config import Config
-from projects.sentiment.vocab import PAD, UNKNOWN
+from projects.sentiment.tokenizer import PAD, UNKNOWN
 
 Pooling = Literal["max", "mean", "attention"]
-READER_SETTINGS = (
+_LSTM_SETTINGS = (
     *("embedding_size", "hidden_size", "layers", "pooling"),
     *("word_dropout", "embedding_dropout", "dropout"),
 )
-VERY_NEGATIVE = -1e4  # finite, in every precision: a row of padding alone must not become NaN
+_VERY_NEGATIVE = -1e4  # finite, in every precision: a row of padding alone must not become NaN
 
 
-class Sentiment(nn.Module):
-    """Readers side by side, each with its own weights, and averaged: an ensemble (Hansen and Salamon 1990).
+class Ensemble(nn.Module):
+    """Several LSTM classifiers, trained independently on the same batches; the mean of their logits is the result
+    (Hansen and Salamon 1990, "Neural network ensembles").
 
     Tokens int64 [N, T], padded at the end → logits.
     """
 
-    def __init__(self, members: Sequence["Reader"]) -> None:
+    def __init__(self, members: Sequence["LstmClassifier"]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         # Divides the logits of predictions; fitted on validation texts after each epoch, and so in every checkpoint.
@@ -38,25 +39,25 @@ class Sentiment(nn.Module):
         self.temperature: Tensor
 
     @classmethod
-    def of(cls, config: Config, num_words: int, num_classes: int, kind: type["Reader"] | None = None) -> Self:
-        """The network that a run's settings ask for, of readers of a kind."""
-        kind = kind or Reader
-        settings = {name: getattr(config, name) for name in READER_SETTINGS}
+    def of(cls, config: Config, num_words: int, num_classes: int, kind: "type[LstmClassifier] | None" = None) -> Self:
+        """The network that a run's settings ask for. kind: the class of its members; None: LstmClassifier."""
+        kind = kind or LstmClassifier
+        settings = {name: getattr(config, name) for name in _LSTM_SETTINGS}
         return cls([kind(num_words, num_classes, **settings) for _ in range(config.members)])
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits [N, C]; in training each member's, [members, N, C], so that each learns by itself."""
+        """Logits [N, C]; in training those of each member, [members, N, C], so that each has its own loss."""
         logits = torch.stack([member(ids) for member in self.members])
         return logits if self.training else logits.mean(0)
 
     def explain(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, C], and the members' mean attention, float32 [N, T]: zero at the padding, with sum 1."""
-        readers = [member for member in self.members if isinstance(member, Reader)]
-        logits, attentions = zip(*(reader.explain(ids) for reader in readers), strict=True)
+        members = [member for member in self.members if isinstance(member, LstmClassifier)]
+        logits, attentions = zip(*(member.explain(ids) for member in members), strict=True)
         return torch.stack(logits).mean(0), torch.stack(attentions).mean(0)
 
 
-class Reader(nn.Module):
+class LstmClassifier(nn.Module):
     """One LSTM classifier: tokens int64 [N, T], padded at the end → logits [N, num_classes]."""
 
     def __init__(
@@ -83,12 +84,14 @@ class Reader(nn.Module):
         if pooling != "attention":
             del self.attention
         self.head = nn.Linear(2 * hidden_size, num_classes)
-        self.initialize()
+        self._initialize()
 
     @torch.no_grad()
-    def initialize(self) -> None:
-        """Orthogonal recurrent matrices, and gates that remember. Embeddings that are not too small: from a smaller
-        scale training takes long to get away, and words that are rare are learned by heart sooner."""
+    def _initialize(self) -> None:
+        """Orthogonal recurrent matrices, and biases of 1 for the forget gates, which keep the cells' states at first.
+
+        Embeddings have a standard deviation of 0.5: with a smaller one training starts slowly, and the network
+        overfits rare words sooner."""
         nn.init.normal_(self.embedding.weight, std=0.5)
         self.embedding.weight[PAD].zero_()
         for lstm in (*self.forwards, *self.backwards):
@@ -120,13 +123,13 @@ class Reader(nn.Module):
 
     def recur(self, x: Tensor, mask: Tensor) -> Tensor:
         """Embedded words [T, N, E] → states [T, N, 2H]."""
-        backwards = reversal(mask)
+        backwards = reversed_positions(mask)
         for number, (forward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             if number:
                 x = self.drop_units(x)
             ahead, _ = forward(x)
-            behind, _ = backward(reverse(x, backwards))
-            x = torch.cat([ahead, reverse(behind, backwards)], dim=2)
+            behind, _ = backward(reorder(x, backwards))
+            x = torch.cat([ahead, reorder(behind, backwards)], dim=2)
         return x
 
     def drop_units(self, x: Tensor) -> Tensor:
@@ -136,17 +139,17 @@ class Reader(nn.Module):
         return x * F.dropout(x.new_ones(1, *x.shape[1:]), self.dropout)
 
     def pool(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States [T, N, 2H] → one [N, 2H] for each text, from its words alone."""
+        """States [T, N, 2H] → [N, 2H], one for each text, of its words without the padding."""
         if self.pooling == "max":
-            return states.masked_fill(~mask[..., None], VERY_NEGATIVE).amax(0)
+            return states.masked_fill(~mask[..., None], _VERY_NEGATIVE).amax(0)
         weights = self.pooling_weights(states, mask).to(states.dtype)
         return (states * weights[..., None]).sum(0)
 
     def pooling_weights(self, states: Tensor, mask: Tensor) -> Tensor:
-        """The weight of each state in a pooled one that is their mean, float32 [T, N]; the sum over T is 1."""
+        """The weight of each state in the weighted mean that is the pooled one, float32 [T, N]; the sum over T is 1."""
         if self.pooling == "attention":
             scores: Tensor = self.attention(states)[..., 0].float()
-            return scores.masked_fill(~mask, VERY_NEGATIVE).softmax(0)
+            return scores.masked_fill(~mask, _VERY_NEGATIVE).softmax(0)
         return mask.float() / mask.sum(0).clamp(min=1)
 
     def explain(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,14 +158,14 @@ class Reader(nn.Module):
         states, mask = self.states(ids)
         logits: Tensor = self.head(self.pool(states, mask))
         if self.pooling == "max":
-            largest = states.masked_fill(~mask[..., None], VERY_NEGATIVE).argmax(0)
+            largest = states.masked_fill(~mask[..., None], _VERY_NEGATIVE).argmax(0)
             steps = torch.arange(states.shape[0], device=states.device)[:, None, None]
             return logits, (steps == largest).float().mean(2).T
         return logits, self.pooling_weights(states, mask).T
 
 
-def reversal(mask: Tensor) -> Tensor:
-    """For each place of each text the place that takes its turn when the text is read backwards; padding stays.
+def reversed_positions(mask: Tensor) -> Tensor:
+    """For each position of each text the one that it has in the reversed text; the padding stays in place.
 
     mask: bool [T, N]. Returns int64 [T, N], its own inverse.
     """
@@ -170,7 +173,7 @@ def reversal(mask: Tensor) -> Tensor:
     return torch.where(mask, mask.sum(0) - 1 - steps, steps)
 
 
-def reverse(x: Tensor, places: Tensor) -> Tensor:
-    """Rows of [T, N, H] in the order that `reversal` gave."""
-    rows = places * x.shape[1] + torch.arange(x.shape[1], device=x.device)
+def reorder(x: Tensor, positions: Tensor) -> Tensor:
+    """Rows of [T, N, H] in the order of `reversed_positions`."""
+    rows = positions * x.shape[1] + torch.arange(x.shape[1], device=x.device)
     return x.flatten(0, 1).index_select(0, rows.flatten()).view_as(x)

@@ -11,15 +11,24 @@ from numpy.typing import NDArray
 
 from core import randomness
 
-ADJECTIVES = (
+_ADJECTIVES = (
     ("dull", "clumsy", "tedious", "awful", "shallow", "lifeless", "forgettable", "messy", "dreary", "bland"),
     ("superb", "gripping", "charming", "brilliant", "moving", "clever", "delightful", "witty", "inspired", "fresh"),
 )
-ASPECTS = ("the plot", "the acting", "the cast", "the script", "the music", "the camera work", "the ending", "the pace")
-SHARE_TURNED = 0.4  # of adjectives that stand under a negation
-DEGREES = ("", "", "very", "really", "truly", "quite", "rather", "so")
+_ASPECTS = (
+    "the plot",
+    "the acting",
+    "the cast",
+    "the script",
+    "the music",
+    "the camera work",
+    "the ending",
+    "the pace",
+)
+_SHARE_TURNED = 0.4  # of adjectives that stand under a negation
+_DEGREES = ("", "", "very", "really", "truly", "quite", "rather", "so")
 # {a}: an aspect, {d}: a degree, {j}: an adjective. The second list turns the adjective round.
-PLAIN = (
+_PLAIN = (
     "{a} is {d} {j}",
     "{a} is {d} {j} from start to finish",
     "{a} seems {d} {j}",
@@ -27,7 +36,7 @@ PLAIN = (
     "{a} is nothing if not {j}",
     "{a} is never anything other than {j}",
 )
-NEGATED = (
+_NEGATED = (
     "{a} is not {d} {j}",
     "{a} isn't what i would call {d} {j}",
     "i would not say that {a} is {d} {j}",
@@ -38,7 +47,7 @@ NEGATED = (
     "{a} never gets {d} {j}",
 )
 # {m}: the clause that counts, {o}: one of the other polarity, {s}: one of the same.
-FRAMES = (
+_FRAMES = (
     "{m}.",
     "although {o}, {m}.",
     "{m}, although {o}.",
@@ -48,7 +57,7 @@ FRAMES = (
     "i had been told that {o}, yet {m}.",
     "not only do i think that {s}, but {m} as well.",
 )
-NEUTRAL = (
+_NEUTRAL = (
     "i saw it with my brother on a {t}.",
     "it runs for {n} minutes.",
     "the story is set in {p}.",
@@ -57,7 +66,7 @@ NEUTRAL = (
     "there are {n} people in the credits.",
     "it was shot in {p} in {n} days.",
 )
-FILLERS = {
+_FILLERS = {
     "{t}": ("monday", "tuesday", "friday", "sunday"),
     "{n}": ("ninety", "forty", "eighty", "thirty"),
     "{p}": ("rome", "a small town", "the desert", "the future"),
@@ -70,36 +79,36 @@ def write_reviews(num: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     if num < 1:
         raise ValueError(f"num is {num}, allowed are at least 1")
     labels = np.asarray([(number + seed) % 2 for number in range(num)], dtype=np.int64)
-    return [write_review(seed, number, int(label)) for number, label in enumerate(labels)], labels
+    return [_write_review(seed, number, int(label)) for number, label in enumerate(labels)], labels
 
 
-def write_review(seed: int, number: int, label: int) -> str:
+def _write_review(seed: int, number: int, label: int) -> str:
     """One review: a sentence that counts, with none to two neutral ones before or after it."""
     random = randomness.sample_generator(seed, 0, number, "review")
-    aspects = [ASPECTS[k] for k in random.permutation(len(ASPECTS))[:3]]
-    frame = FRAMES[random.integers(len(FRAMES))]
+    aspects = [_ASPECTS[k] for k in random.permutation(len(_ASPECTS))[:3]]
+    frame = _FRAMES[random.integers(len(_FRAMES))]
     for mark, polarity, aspect in (
         ("{m}", label, aspects[0]),
         ("{o}", 1 - label, aspects[1]),
         ("{s}", label, aspects[2]),
     ):
-        frame = frame.replace(mark, clause(polarity, aspect, random))
-    sentences = [frame, *(neutral(random) for _ in range(random.integers(3)))]
+        frame = frame.replace(mark, _clause(polarity, aspect, random))
+    sentences = [frame, *(_neutral(random) for _ in range(random.integers(3)))]
     return " ".join(sentences[k] for k in random.permutation(len(sentences)))
 
 
-def clause(polarity: int, aspect: str, random: np.random.Generator) -> str:
+def _clause(polarity: int, aspect: str, random: np.random.Generator) -> str:
     """An opinion; its adjective is of the other polarity half of the time, and then turned round."""
-    turned = int(random.random() < SHARE_TURNED)
-    templates, adjectives = (PLAIN, NEGATED)[turned], ADJECTIVES[polarity ^ turned]
+    turned = int(random.random() < _SHARE_TURNED)
+    templates, adjectives = (_PLAIN, _NEGATED)[turned], _ADJECTIVES[polarity ^ turned]
     text = templates[random.integers(len(templates))].replace("{a}", aspect)
-    text = text.replace("{d}", DEGREES[random.integers(len(DEGREES))])
+    text = text.replace("{d}", _DEGREES[random.integers(len(_DEGREES))])
     return " ".join(text.replace("{j}", adjectives[random.integers(len(adjectives))]).split())
 
 
-def neutral(random: np.random.Generator) -> str:
+def _neutral(random: np.random.Generator) -> str:
     """A sentence without an opinion."""
-    text = NEUTRAL[random.integers(len(NEUTRAL))]
-    for mark, words in FILLERS.items():
+    text = _NEUTRAL[random.integers(len(_NEUTRAL))]
+    for mark, words in _FILLERS.items():
         text = text.replace(mark, words[random.integers(len(words))])
     return text

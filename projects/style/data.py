@@ -1,14 +1,13 @@
-"""Photographs and style pictures: from a folder or drawn; random crops in batches, and whole ones that are held out.
+"""Photographs and style images, from folders or generated: random crops in batches, and photographs held out.
 
-A set that fits into memory is one uint8 tensor on the device, a larger one is decoded by workers. Where and how a crop
-is taken is a function of (seed, epoch, sample), so both give the very same batches.
+A set that fits into memory is one uint8 tensor on the device, a larger one is decoded by workers. Where a crop is taken
+is a function of (seed, epoch, sample), so both give the very same batches.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,32 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from core import images, randomness
+from core import randomness
 from core.accelerator import Accelerator
-from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
+from core.data import Loader, Order
 from core.errors import UserError
+from core.vision.decoding import center_square, decode, load_squares
+from core.vision.folders import find_splits, list_images
+from core.vision.image_set import ImageSet, batches, from_listing, from_pixels, is_resident, sha256_of
 from projects.style import synthetic
-from projects.style.config import MAX_STYLES, STEPS_OF_AN_EPOCH, SYNTHETIC, Config
+from projects.style.config import MAX_STYLES, STEPS_PER_EPOCH_OF_OPTIMIZE, SYNTHETIC, Config
 
-Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S] in [0, 1]; numbers of styles int64 [N]
-RESIDENT_BYTES = 4 << 30
-
-
-@dataclass(frozen=True)
-class Photographs:
-    """Squares of one size: resident as uint8 [N, S, S, 3], or paths that are decoded when needed."""
-
-    size: int
-    pixels: Tensor | None = None
-    paths: Sequence[Path] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths) if self.pixels is None else len(self.pixels)
+Batch = tuple[Tensor, Tensor]  # images float32 [N, 3, S, S] in [0, 1]; each one's style, int64 [N]
+_MAX_PIXELS = 16 << 20  # of a resized style image or photograph of optimize; the losses take about 1 kB a pixel
 
 
 @dataclass(frozen=True)
 class Style:
-    """A style picture: its name, and float32 [1, 3, H, W] in [0, 1]."""
+    """A style image: its name, and float32 [1, 3, H, W] in [0, 1]."""
 
     name: str
     image: Tensor
@@ -49,119 +39,77 @@ class Style:
 
 @dataclass(frozen=True)
 class Data:
-    """Photographs to train on; held-out ones, uint8 [M, S, S, 3]; the styles."""
+    """What a training needs.
 
-    train: Photographs
+    loader: of batches. held_out: photographs float32 [M, 3, S, S] in [0, 1], or the one of optimize. num_train:
+    photographs to train on. sha256: of all photographs. notes: what a user should know, a line each.
+    """
+
+    loader: Loader[Batch]
     held_out: Tensor
     styles: Sequence[Style]
+    num_train: int
+    sha256: str
+    notes: Sequence[str] = ()
 
 
-def load_data(config: Config, device: torch.device) -> Data:
-    """What the settings name, resident photographs on the device. Raises UserError, naming file and reason."""
-    styles = [Style(style.name, style.image.to(device)) for style in load_styles(config)]
-    if config.data == SYNTHETIC:
-        drawn = synthetic.draw_landscapes(config.num_synthetic + config.num_held_out, config.seed, config.image_size)
-        train = Photographs(config.image_size, torch.from_numpy(drawn[: config.num_synthetic]).to(device))
-        held_out = [images.square(picture, config.eval_size) for picture in drawn[config.num_synthetic :]]
-        return Data(train, torch.from_numpy(np.stack(held_out)), styles)
-    paths, held_out_paths = split(Path(config.data), config)
-    train = Photographs(config.image_size, paths=paths)
-    if len(paths) * 3 * config.image_size**2 <= RESIDENT_BYTES:
-        pixels = torch.from_numpy(images.load_squares(paths, config.image_size))
-        train = Photographs(config.image_size, pixels.to(device))
-    return Data(train, torch.from_numpy(images.load_squares(held_out_paths, config.eval_size)), styles)
+def load_data(config: Config, accelerator: Accelerator) -> Data:
+    """The photographs and styles that the settings name. Raises UserError, naming file and reason."""
+    styles = load_styles(config, accelerator.device)
+    if config.method == "optimize":
+        photograph = _load_photograph(config).to(accelerator.device)
+        repeated = Repeated((photograph, torch.zeros(1, dtype=torch.int64, device=accelerator.device)))
+        return Data(repeated, photograph, styles, num_train=1, sha256=image_sha256(photograph))
+    load = _generate_photographs if config.data == SYNTHETIC else _read_photographs
+    train, held_out, sha256, notes = load(config)
+    loader = training_loader(train.to(accelerator.device), len(styles), config, accelerator)
+    return Data(loader, as_images(held_out.to(accelerator.device)), styles, len(train), sha256, notes)
 
 
-def split(root: Path, config: Config) -> tuple[Sequence[Path], Sequence[Path]]:
-    """Photographs for training, and those held out: some of val/ where there is one, else some of all, by the seed."""
-    paths = images.below(root / "train" if (root / "train").is_dir() else root)
-    others = images.below(root / "val") if (root / "train").is_dir() and (root / "val").is_dir() else paths
-    order = randomness.permutation(config.seed, 0, len(others)).tolist()
-    held_out = [others[k] for k in sorted(order[: config.num_held_out])]
-    left_out = set(held_out)
-    rest = [path for path in paths if path not in left_out]
-    if not rest:
-        where = f"--data {config.data}, {len(paths)} in all"
-        raise UserError("no photographs left to train on", where, "add photographs, or lower --num-held-out")
-    return rest, held_out
-
-
-def load_styles(config: Config) -> Sequence[Style]:
-    """The style pictures, at the size that the settings give their strokes."""
+def load_styles(config: Config, device: torch.device) -> Sequence[Style]:
+    """The style images, resized to `--style-size`. Raises UserError for equal names and for too many."""
     styles: list[Style] = []
-    for given in config.styles():
+    for given in config.style:
         if given == SYNTHETIC:
-            kinds = synthetic.STYLES if config.method == "feedforward" else synthetic.STYLES[:1]
-            drawn = [(name, synthetic.draw_style(name, config.seed, config.style_size)) for name in kinds]
+            num = len(synthetic.STYLES) if config.method == "feedforward" else 1
+            names = synthetic.STYLES[:num]
+            images = [(name, synthetic.draw_style(name, config.seed, config.style_size)) for name in names]
         else:
-            paths = images.below(Path(given)) if Path(given).is_dir() else [Path(given)]
-            drawn = [(path.stem, resized(images.decode(path), config.style_size)) for path in paths]
-        styles += [Style(name, to_image(pixels)) for name, pixels in drawn]
-    names = [style.name for style in styles]
-    if len(set(names)) < len(names):
-        raise UserError("two styles of one name", f"--style {config.style}", "rename a picture")
-    if len(names) > MAX_STYLES:
-        raise UserError("too many styles", f"--style {config.style}: {len(names)}", f"give at most {MAX_STYLES}")
+            paths = list_images(Path(given)).paths if Path(given).is_dir() else [Path(given)]
+            images = [(path.stem, _resize(decode(path), config.style_size, path)) for path in paths]
+        styles += [Style(name, to_image(pixels).to(device)) for name, pixels in images]
+    all_names = [style.name for style in styles]
+    if len(set(all_names)) < len(all_names):
+        raise UserError("two styles of one name", f"--style {' '.join(config.style)}", "rename an image")
+    if len(styles) > MAX_STYLES:
+        raise UserError("too many styles", f"--style: {len(styles)} images", f"give at most {MAX_STYLES}")
     return styles
 
 
-def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:
-    """Random crops, mirrored or not; each batch has all styles alike, as far as it goes."""
-    train, device, num_styles = data.train, accelerator.device, len(data.styles)
+def training_loader(train: ImageSet, num_styles: int, config: Config, accelerator: Accelerator) -> Loader[Batch]:
+    """Random crops, mirrored or not; the styles take turns in a batch, from a random one on."""
     order = Order(len(train) * config.crops, config.batch_size, config.seed, world=accelerator.world)
-    room = train.size - config.crop_size + 1
+    num_places = train.size - config.crop_size + 1  # of a crop, along each side
 
-    def make(pixels: Tensor, rows: Tensor, samples: Tensor, epoch: int) -> Batch:
-        top, left, flip = randomness.uniform_integers(config.seed, epoch, samples, "crop", (room, room, 2)).unbind(1)
+    def make(pixels: Tensor, rows: Tensor, samples: Tensor, _: Tensor, epoch: int) -> Batch:
+        limits = (num_places, num_places, 2)
+        top, left, flip = randomness.uniform_integers(config.seed, epoch, samples, "crop", limits).unbind(1)
         first = randomness.uniform_integers(config.seed, epoch, samples[:1], "style", (num_styles,))[0]
         styles = (torch.arange(len(samples), device=samples.device) + first) % num_styles
         return crops(pixels, rows, top, left, flip, config.crop_size), styles
 
-    if train.pixels is not None:
-        pixels = train.pixels
-
-        def make_batch(samples: Tensor, epoch: int) -> Batch:
-            samples = samples.to(device, non_blocking=True)
-            return make(pixels, samples % len(pixels), samples, epoch)
-
-        return BatchLoader(make_batch, order)
-    streamed = StreamLoader(Squares(train), order, workers=config.workers, pin_memory=device.type == "cuda")
-
-    def finish(batch: tuple[Tensor, Tensor], epoch: int) -> Batch:
-        pixels, samples = accelerator.to_device(batch)
-        return make(pixels, torch.arange(len(pixels), device=device), samples, epoch)
-
-    return MappedLoader(streamed, finish)
+    return batches(train, order, make, accelerator, config.workers)
 
 
 def crops(pixels: Tensor, rows: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Squares cut out of uint8 [M, S, S, 3] at int64 [N] places, flipped where flip is 1: [N, 3, size, size]."""
+    """Crops of some rows of uint8 [M, S, S, 3], flipped where flip is 1: float32 [N, 3, size, size] in [0, 1].
+
+    rows, top, left, flip: int64 [N].
+    """
     line = torch.arange(size, device=pixels.device)
     y = top[:, None] + line
     x = left[:, None] + torch.where(flip[:, None] == 1, size - 1 - line, line)
     return as_images(pixels[rows[:, None, None], y[:, :, None], x[:, None, :]])
-
-
-class Squares:
-    """Photographs that are decoded when asked for, a source for the loader's workers: (uint8 square, sample)."""
-
-    def __init__(self, photographs: Photographs) -> None:
-        self.photographs = photographs
-
-    def __len__(self) -> int:
-        return len(self.photographs)
-
-    def load(self, index: int, random: np.random.Generator) -> Any:
-        """The photograph that sample `index` is a crop of; where to crop is chosen for the whole batch."""
-        return images.square(images.decode(self.path(index)), self.photographs.size).copy(), index
-
-    def name(self, index: int) -> str:
-        """Its path."""
-        return str(self.path(index))
-
-    def path(self, index: int) -> Path:
-        """The photograph of a sample; each has several."""
-        return self.photographs.paths[index % len(self)]
 
 
 class Repeated:
@@ -171,25 +119,67 @@ class Repeated:
         self.batch = batch
 
     def __len__(self) -> int:
-        return STEPS_OF_AN_EPOCH
+        return STEPS_PER_EPOCH_OF_OPTIMIZE
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """What is left of an epoch from number `start` on."""
+        """The rest of an epoch from batch number `start` on."""
         return iter([self.batch] * (len(self) - start))
 
 
-def load_content(config: Config) -> Tensor:
-    """The photograph of optimize, float32 [1, 3, H, W], its shorter side as the settings say."""
+def _generate_photographs(config: Config) -> tuple[ImageSet, Tensor, str, Sequence[str]]:
+    """Generated photographs to train on; held-out ones uint8 [M, S, S, 3]; the SHA-256 of the former; no notes."""
+    num = config.num_synthetic + config.num_held_out
+    photographs = synthetic.draw_landscapes(num, config.seed, config.image_size)
+    train, rest = photographs[: config.num_synthetic], photographs[config.num_synthetic :]
+    images = from_pixels(train, np.zeros(len(train), dtype=np.int64))
+    held_out = np.stack([center_square(image, config.eval_size) for image in rest])
+    return images, torch.from_numpy(held_out), sha256_of({"train": images}, ()), ()
+
+
+def _read_photographs(config: Config) -> tuple[ImageSet, Tensor, str, Sequence[str]]:
+    """A folder's photographs to train on; held-out ones uint8 [M, S, S, 3]; the SHA-256 of all; notes."""
+    folders, notes = find_splits(Path(config.data))
+    sets: dict[str, ImageSet] = {}
+    for name in ("train", "val"):
+        if name in folders:
+            listing = list_images(folders[name])
+            resident = name == "train" and is_resident(len(listing.paths), config.image_size, config.resident)
+            images, faults = from_listing(listing, config.image_size, resident=resident, on_fault=config.on_fault)
+            sets[name] = images
+            notes += [*listing.notes, *(f"left out: {fault}" for fault in faults)]
+    train, held_out = hold_out(sets, config)
+    if num_copies := train.count_copies(held_out):
+        notes.append(f"{num_copies:,} of {len(held_out):,} held-out photographs are trained on too, pixel by pixel")
+    return train, torch.from_numpy(load_squares(held_out.paths, config.eval_size)), sha256_of(sets, ()), notes
+
+
+def hold_out(sets: Mapping[str, ImageSet], config: Config) -> tuple[ImageSet, ImageSet]:
+    """Photographs to train on, and held-out ones: some of val/ where there is one, else of all, chosen by the seed."""
+    train, others = sets["train"], sets.get("val", sets["train"])
+    chosen = np.sort(randomness.permutation(config.seed, 0, len(others)).numpy()[: config.num_held_out])
+    held_out = others.take(chosen)
+    if "val" not in sets:
+        train = train.take(np.setdiff1d(np.arange(len(train)), chosen))
+    if not len(train) or not len(held_out):
+        where = f"--data {config.data}, {len(others)} in all"
+        raise UserError("no photographs left to train on", where, "add photographs, or lower --num-held-out")
+    return train, held_out
+
+
+def _load_photograph(config: Config) -> Tensor:
+    """The photograph of optimize, float32 [1, 3, H, W] in [0, 1], its shorter side `--image-size`."""
     if config.data == SYNTHETIC:
         return to_image(synthetic.draw_landscapes(1, config.seed, config.image_size)[0])
-    return to_image(resized(images.decode(Path(config.data)), config.image_size))
+    path = Path(config.data)
+    return to_image(_resize(decode(path), config.image_size, path))
 
 
-def resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture with its shorter side at `size`, uint8 [H, W, 3]. Raises UserError for one that becomes too long."""
+def _resize(pixels: NDArray[np.uint8], size: int, path: Path) -> NDArray[np.uint8]:
+    """An image with its shorter side at `size`, uint8 [H, W, 3]. Raises UserError for one that becomes too long."""
     height, width = (max(1, round(side * size / min(pixels.shape[:2]))) for side in pixels.shape[:2])
-    if height * width > images.MAX_PIXELS:
-        raise UserError("a picture would become too large", f"{width}×{height} pixels", "give one that is less long")
+    if height * width > _MAX_PIXELS:
+        where = f"{path}: {width}×{height} pixels with a shorter side of {size}"
+        raise UserError("an image is too long", where, "crop it")
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
@@ -203,11 +193,12 @@ def to_image(pixels: NDArray[np.uint8]) -> Tensor:
     return as_images(torch.from_numpy(pixels.copy())[None])
 
 
-def digest(images: Tensor) -> str:
-    """The SHA-256 of pictures' bytes, by which a resumed run knows its data; float32 [N, 3, H, W] in [0, 1]."""
-    return hashlib.sha256(b"".join(to_pixels(image).tobytes() for image in torch.split(images, 1))).hexdigest()
-
-
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """float32 [1, 3, H, W] in [0, 1] → uint8 [H, W, 3]."""
     return np.asarray((image[0].detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu())
+
+
+def image_sha256(image: Tensor) -> str:
+    """The SHA-256 of an image's bytes and size, by which a resumed run knows its data; [1, 3, H, W] in [0, 1]."""
+    pixels = to_pixels(image)
+    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()

@@ -1,5 +1,6 @@
-"""What the losses look at: feature maps of a frozen network, which is never trained, saved or exported."""
+"""The networks whose feature maps the losses compare. They are frozen: never trained, saved or exported."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,26 +9,41 @@ from torch import Tensor
 
 from projects.style.config import Config
 from projects.style.random_features import RandomFeatures
-from projects.style.vgg import load_vgg
+from projects.style.vgg_features import load_vgg
 
 
 class Features(Protocol):
-    """Images [N, 3, H, W] in [0, 1] → feature maps, finer ones first."""
+    """A frozen network: images float32 [N, 3, H, W] in [0, 1] → feature maps [N, C, H, W], finer ones first.
 
-    description: str  # as every report names it
+    description: its name in reports.
+    """
+
+    description: str
 
     def __call__(self, images: Tensor, /) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """The maps of the content loss, and those of the style loss."""
+        """Returns the maps of the content loss and those of the style loss."""
 
     def content(self, images: Tensor) -> Sequence[Tensor]:
-        """The former alone."""
+        """The maps of the content loss alone."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its weights."""
 
     def style(self, images: Tensor) -> Sequence[Tensor]:
-        """The latter alone."""
+        """The maps of the style loss alone."""
 
 
 def build_features(config: Config, device: torch.device) -> Features:
-    """The features that the settings name, frozen. Raises UserError where their weights are not to be had."""
+    """The feature network that the settings name, frozen, on the device. Raises UserError where its weights cannot be
+    read."""
     network = RandomFeatures() if config.features == "random" else load_vgg(config.features, config.weights)
     network.requires_grad_(False).eval().to(device)
     return network
+
+
+def features_sha256(features: Features) -> str:
+    """The SHA-256 of the network's weights, by which a resumed run knows it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(features.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()

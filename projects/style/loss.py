@@ -1,9 +1,9 @@
-"""The perceptual losses: how far a picture is from a photograph's content, and from a style's Gram matrices.
+"""The perceptual losses: how far a painted image is from a photograph's content, and from a style's Gram matrices.
 
-Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Maps are centered on the style's means
-before their products are taken (Novak and Nikulin 2016, arXiv 1605.04603), and each layer's distance is divided by the
-size of the style pictures' maps there, so that a weight means the same for all layers, features and styles. A
-photograph's own size would do for content too, but of an evenly gray wall it is nearly 0, and the loss has no bound.
+Gatys et al. 2016, "Image Style Transfer Using Convolutional Neural Networks". Feature maps are centered on the style's
+means before their products are taken (Novak and Nikulin 2016, arXiv 1605.04603). Each layer's distance is divided by
+the size of the style images' features there, so that a weight means the same for all layers, networks and styles. The
+photograph's own features would be a possible divisor for the content, but those of an evenly colored wall are nearly 0.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from cuda_ext import gram_matrix
 from projects.style.config import Config
 from projects.style.features import Features
 
-SMALLEST = 1e-6  # what is divided by, so that a style of one even color has a finite loss
+_SMALLEST = 1e-6  # least divisor, so that a style of one even color has a finite loss
 
 
 class Losses(NamedTuple):
-    """A number for each picture, [N]: the sum by the settings' weights, and its parts before weighing."""
+    """Float32 [N], one for each image: the weighted sum, and its parts before weighting."""
 
     loss: Tensor
     content: Tensor
@@ -30,18 +30,23 @@ class Losses(NamedTuple):
 
 
 class Perceptual:
-    """The losses for some styles, [1, 3, H, W] each. It is frozen, so it is no part of what a run saves."""
+    """The losses for some style images, float32 [1, 3, H, W] in [0, 1] each. Frozen, so no checkpoint holds it.
+
+    centers: each layer's mean features of the styles, float32 [num_styles, C, 1, 1]. grams: each layer's Gram matrices
+    of the styles, float32 [num_styles, C, C]: sums of products over positions, divided by C·H·W. sizes: each content
+    layer's mean square of the styles' features, float32 scalars.
+    """
 
     def __init__(self, features: Features, styles: Sequence[Tensor], config: Config, accelerator: Accelerator) -> None:
         self.features, self.config, self.accelerator = features, config, accelerator
         self.num_styles = len(styles)
-        self.centers: list[Tensor] = []  # of each layer [num_styles, C, 1, 1]
-        self.grams: list[Tensor] = []  # [num_styles, C, C]
+        self.centers: list[Tensor] = []
+        self.grams: list[Tensor] = []
         with torch.no_grad(), accelerator.autocast():
             of_contents = [features.content(image) for image in styles]
             of_styles = [features.style(image) for image in styles]
         self.sizes = [
-            torch.stack([mean_square(each) for each in maps]).mean() for maps in zip(*of_contents, strict=True)
+            torch.stack([_mean_square(each) for each in maps]).mean() for maps in zip(*of_contents, strict=True)
         ]
         for maps in zip(*of_styles, strict=True):
             centers = [each.float().mean((2, 3), keepdim=True) for each in maps]
@@ -50,43 +55,43 @@ class Perceptual:
             self.grams.append(torch.cat(grams))
 
     def __call__(self, results: Tensor, photographs: Tensor, styles: Tensor) -> Losses:
-        """results, photographs: [N, 3, H, W]; styles: which one each result should be in, int64 [N]."""
+        """results, photographs: float32 [N, 3, H, W] in [0, 1]; styles: the style of each result, int64 [N]."""
         with self.accelerator.autocast():
             with torch.no_grad():
-                wanted = self.features.content(photographs)
-            found, maps = self.features(results)
+                targets = self.features.content(photographs)
+            content_maps, style_maps = self.features(results)
         content = torch.stack(
             [
-                mean_square(a.float() - b) / size.clamp(min=SMALLEST)
-                for a, b, size in zip(found, wanted, self.sizes, strict=True)
+                _mean_square(a.float() - b) / size.clamp(min=_SMALLEST)
+                for a, b, size in zip(content_maps, targets, self.sizes, strict=True)
             ]
         )
         style = torch.stack(
             [
-                gram_distance(gram_matrix(each.float() - centers[styles]), grams[styles])
-                for each, centers, grams in zip(maps, self.centers, self.grams, strict=True)
+                _gram_distance(gram_matrix(each.float() - centers[styles]), grams[styles])
+                for each, centers, grams in zip(style_maps, self.centers, self.grams, strict=True)
             ]
         )
-        return self.weighed(content.mean(0), style.mean(0), total_variation(results.float()))
+        return self._weighted(content.mean(0), style.mean(0), _total_variation(results.float()))
 
-    def weighed(self, content: Tensor, style: Tensor, tv: Tensor) -> Losses:
-        """The losses with their weighed sum."""
+    def _weighted(self, content: Tensor, style: Tensor, tv: Tensor) -> Losses:
+        """The losses with their weighted sum, each [N]."""
         config = self.config
         loss = config.content_weight * content + config.style_weight * style + config.tv_weight * tv
         return Losses(loss, content, style, tv)
 
 
-def mean_square(maps: Tensor) -> Tensor:
-    """[N, C, H, W] → [N]."""
+def _mean_square(maps: Tensor) -> Tensor:
+    """[N, C, H, W] → float32 [N]."""
     return maps.float().square().mean((1, 2, 3))
 
 
-def gram_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """Sum of the squared differences, over that of what is wanted: [N, C, C] → [N]."""
-    return (found - wanted).square().sum((1, 2)) / wanted.square().sum((1, 2)).clamp(min=SMALLEST)
+def _gram_distance(grams: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the squared differences, divided by the sum of the targets' squares: [N, C, C] → [N]."""
+    return (grams - targets).square().sum((1, 2)) / targets.square().sum((1, 2)).clamp(min=_SMALLEST)
 
 
-def total_variation(images: Tensor) -> Tensor:
+def _total_variation(images: Tensor) -> Tensor:
     """Mean absolute difference of neighbors, down and across: [N, 3, H, W] → [N]."""
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().mean((1, 2, 3))
     across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().mean((1, 2, 3))

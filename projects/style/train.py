@@ -1,134 +1,99 @@
 """Trains a style network, or paints one photograph: python -m projects.style.train --data DIR --style A.jpg B.jpg.
 
-Both ways are the same loop with the same losses: `feedforward` changes a network's weights (Johnson et al. 2016, arXiv
-1603.08155), `optimize` changes the pixels of one picture (Gatys et al. 2016). Muon for filters, Adam for all other
-numbers, a cosine, averaged weights.
+Both methods are the same loop with the same losses: `feedforward` changes a network's weights (Johnson et al. 2016,
+arXiv 1603.08155), `optimize` changes the pixels of one image (Gatys et al. 2016). Muon for filters, Adam for all other
+numbers, a cosine schedule, averaged weights.
 """
 
-import sys
-
-from core.config import Command, answer_early, parse_training
-from projects.style.config import PROJECT, SMOKE, Config, join_styles
-
-
-def parse_arguments(argv: list[str] | None = None) -> Command[Config]:
-    """The command line."""
-    words = join_styles(sys.argv[1:] if argv is None else argv)
-    return parse_training(Config, "projects.style.train", SMOKE, words)
-
+from core.program import TrainCommand, answer_early, parse_training, run_training
+from projects.style.config import Config, Facts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    answer_early(parse_arguments)
+    answer_early(parse_training, Config)
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
-from core import distributed, plots
+from core import distributed
 from core.accelerator import Accelerator
-from core.data import Loader
-from core.errors import run_command
-from core.evaluation import Mean, evaluating
-from core.optim import Combined, Ema, warmup_cosine
+from core.errors import printable
+from core.evaluation import Mean, count_weights, evaluating
+from core.learner import Learner
+from core.optim import Combined, warmup_cosine
+from core.plots import curves
 from core.randomness import seed_all
 from core.run import RunFolder
-from core.trainer import LoopState, Monitor, Stateful, best_state, fit, total_steps
+from core.trainer import Monitor, fit, total_steps
+from core.training_state import LoopState
+from core.vision.image_grid import save_image
 from cuda_ext import build as kernels
-from projects.style import pictures
-from projects.style.compare import compare
-from projects.style.data import (
-    Batch,
-    Repeated,
-    Style,
-    as_images,
-    digest,
-    load_content,
-    load_data,
-    load_styles,
-    training_loader,
-)
-from projects.style.features import build_features
+from projects.style import plots
+from projects.style.data import Batch, Data, image_sha256, load_data, to_pixels
+from projects.style.features import build_features, features_sha256
 from projects.style.loss import Perceptual
-from projects.style.model import Layer, Picture, StyleNet, one_hot
+from projects.style.model import Layer, OptimizedImage, StyleNet, one_hot
+from projects.style.optimization_baseline import NUM_STEPS, compare_with_optimization
 
-SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
-EVALUATION_BATCH = 4
+_SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
+_EVALUATION_BATCH = 4
 
 
-def train_step(
-    batch: Batch,
-    *,
-    forward: nn.Module,
-    perceptual: Perceptual,
-    optimizer: Optimizer,
-    scheduler: LambdaLR,
-    ema: Ema | None,
-    accelerator: Accelerator,
-) -> dict[str, Tensor]:
+def train_step(batch: Batch, *, learner: Learner[nn.Module], perceptual: Perceptual) -> dict[str, Tensor]:
     """One batch: results, losses, update. Returns the means of the losses over the batch."""
     images, styles = batch
-    with accelerator.autocast():
-        results = forward(images, one_hot(styles, perceptual.num_styles))
+    with learner.accelerator.autocast():
+        results = learner.forward(images, one_hot(styles, perceptual.num_styles))
     losses = perceptual(results.float(), images, styles)
-    accelerator.step(losses.loss.mean(), optimizer, scheduler=scheduler, ema=ema)
+    learner.step(losses.loss.mean())
     return {name: values.detach().mean() for name, values in losses._asdict().items()}
 
 
-def evaluate(
-    held_out: Tensor, network: nn.Module, perceptual: Perceptual, accelerator: Accelerator
-) -> dict[str, float]:
-    """The mean losses over held-out photographs, float32 [M, 3, H, W], in all styles."""
-    means = Mean()
-    with evaluating(network):
-        for number in range(perceptual.num_styles):
-            for images in torch.split(held_out, EVALUATION_BATCH):
-                styles = torch.full((len(images),), number, device=images.device)
-                with accelerator.autocast():
-                    results = network(images, one_hot(styles, perceptual.num_styles))
-                losses = perceptual(results.float(), images, styles)
-                means.add({name: values.sum() for name, values in losses._asdict().items()}, len(images))
-    return means.result()
-
-
-def evaluate_and_show(
-    run: RunFolder[Config],
-    scheduler: LambdaLR,
-    held_out: Tensor,
-    network: nn.Module,
-    perceptual: Perceptual,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """evaluate, and the first held-out photograph in the first style as a picture of this step."""
+def train(command: TrainCommand[Config]) -> None:
+    """The whole training, from the settings to the report."""
+    config, accelerator = command.config, Accelerator.of(command.config)
+    seed_all(config.seed, rank=0)  # all ranks begin with the same weights
+    environment = kernels.for_run(accelerator.device.type)
+    features = build_features(config, accelerator.device)
+    data = load_data(config, accelerator)
+    perceptual = Perceptual(features, [style.image for style in data.styles], config, accelerator)
+    network = build_network(config, data)
+    steps = total_steps(config, data.loader)
+    schedule = warmup_cosine(steps, round(config.warmup * steps), final=0.01)
+    optimizer = build_optimizer(network, config)
+    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema, channels_last=True)
+    run = RunFolder.start(command, facts_of(config, data, perceptual), accelerator.world, environment)
+    if run.says_complete():
+        return
+    say_what_is_trained(run, data, learner)
+    loop = fit(
+        partial(train_step, learner=learner, perceptual=perceptual),
+        data.loader,
+        accelerator=accelerator,
+        state=learner.state(),
+        run=run,
+        evaluate=partial(evaluate_and_show, run, data.held_out, learner, perceptual),
+        monitor=Monitor("loss", larger_is_better=False),
+    )
+    distributed.stop()
     if run.world.is_main:
-        blend = one_hot(torch.zeros(1, dtype=torch.int64, device=held_out.device), perceptual.num_styles)
-        with evaluating(network), accelerator.autocast():
-            pictures.save_progress(run.path, scheduler.last_epoch, network(held_out[:1], blend))
-    return evaluate(held_out, network, perceptual, accelerator)
+        if command.smoke:
+            loop.check_learned(_SMOKE_LOSS_RATIO)
+        finish(run, loop, data, learner, perceptual)
 
 
-def prepare(
-    config: Config, accelerator: Accelerator
-) -> tuple[nn.Module, Loader[Batch], Tensor, Sequence[Style], dict[str, object]]:
-    """What the two ways differ in: what is trained, on what, what is held out; the styles; facts of the data."""
-    device = accelerator.device
+def build_network(config: Config, data: Data) -> nn.Module:
+    """What is trained: a network for all photographs, or the pixels of one."""
     if config.method == "optimize":
-        styles, content = load_styles(config), load_content(config).to(device)
-        loader = Repeated((content, torch.zeros(1, dtype=torch.int64, device=device)))
-        return Picture(content), loader, content, styles, {"model": "one picture"}
-    data = load_data(config, device)
-    styles, held_out = data.styles, as_images(data.held_out).to(device)
-    network = StyleNet(len(styles), config.width, config.blocks)
-    facts = {"num_train": len(data.train), "num_held_out": len(held_out), "model": f"{config.width} channels"}
-    return network, training_loader(data, config, accelerator), held_out, styles, facts
+        return OptimizedImage(data.held_out)
+    return StyleNet(len(data.styles), config.width, config.blocks)
 
 
 def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
-    """Muon for the filters of layers, whose steps it makes as large as Adam's; AdamW for everything else."""
+    """Muon for the filters of layers, with steps as large as Adam's; AdamW for everything else."""
     lr, weight_decay = config.peak_lr, config.weight_decay
     filters = [layer.filters for layer in network.modules() if isinstance(layer, Layer)]
     if not filters:
@@ -141,128 +106,96 @@ def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
     )
 
 
-def train(command: Command[Config]) -> None:
-    """The whole training, from the settings to the summary."""
-    config, began = command.config, time.perf_counter()
-    accelerator = Accelerator.of(config)
-    seed_all(config.seed, rank=0)  # all ranks begin with the same weights
-    features = build_features(config, accelerator.device)
-    network, loader, held_out, styles, facts = prepare(config, accelerator)
-    forward = accelerator.prepare(network, channels_last=True)
-    optimizer = build_optimizer(network, config)
-    steps = total_steps(config, loader)
-    scheduler = LambdaLR(optimizer, warmup_cosine(steps, round(config.warmup * steps), final=0.01))
-    ema = Ema(network, config.ema) if config.ema else None
-    state: dict[str, Stateful] = {"model": network, "optimizer": optimizer, "scheduler": scheduler}
-    if ema is not None:
-        state["ema"] = ema
-    kernels.ensure(accelerator.device.type)
-    run = RunFolder.start(
-        PROJECT,
-        config,
-        command.run_dir,
-        resume=command.resume,
-        facts={
-            **facts,
-            "features": features.description,
-            "styles": [style.name for style in styles],
-            "style_sha256": [digest(style.image) for style in styles],
-            "held_out_sha256": digest(held_out),
-        },
-        world=accelerator.world,
-        environment=kernels.status(accelerator.device.type).plain(),
+def facts_of(config: Config, data: Data, perceptual: Perceptual) -> Facts:
+    """What export and inference need of this run."""
+    return Facts(
+        model="one image" if config.method == "optimize" else f"{config.width} channels",
+        features=perceptual.features.description,
+        features_sha256=features_sha256(perceptual.features),
+        styles=tuple(style.name for style in data.styles),
+        style_sha256=tuple(image_sha256(style.image) for style in data.styles),
+        num_train=data.num_train,
+        num_held_out=len(data.held_out),
+        data_sha256=data.sha256,
     )
-    if run.says_complete():
-        return
-    perceptual = Perceptual(features, [style.image.to(accelerator.device) for style in styles], config, accelerator)
-    num_weights = sum(p.numel() for p in network.parameters())
-    names = ", ".join(style.name for style in styles)
-    run.say(f"{config.method}, {num_weights:,} numbers to learn, styles: {names}, {accelerator.describe()}")
-    run.say(f"losses of {features.description}")
-    judged = ema.module if ema is not None else network
-    loop = fit(
-        partial(
-            train_step,
-            forward=forward,
-            perceptual=perceptual,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            ema=ema,
-            accelerator=accelerator,
-        ),
-        loader,
-        accelerator=accelerator,
-        state=state,
-        run=run,
-        evaluate=partial(evaluate_and_show, run, scheduler, held_out, judged, perceptual, accelerator),
-        monitor=Monitor("loss", larger_is_better=False),
-    )
-    distributed.stop()
+
+
+def say_what_is_trained(run: RunFolder[Config, Facts], data: Data, learner: Learner[nn.Module]) -> None:
+    """Prints the opening lines."""
+    facts, photographs = run.facts, "photograph" if data.num_train == 1 else "photographs"
+    size = f"{count_weights(learner.network):,} weights, {data.num_train:,} {photographs}"
+    run.say(f"{run.config.method}, {facts.model}, {size}; {learner.accelerator.describe()}")
+    run.say(f"losses of {facts.features}; styles: {printable(', '.join(facts.styles))}")
+    for note in data.notes:
+        run.say(f"note: {printable(note)}")
+
+
+def evaluate(
+    held_out: Tensor, network: nn.Module, perceptual: Perceptual, accelerator: Accelerator
+) -> dict[str, float]:
+    """The mean losses over held-out photographs, float32 [M, 3, H, W] in [0, 1], in all styles."""
+    means = Mean()
+    with evaluating(network):
+        for number in range(perceptual.num_styles):
+            for images in torch.split(held_out, _EVALUATION_BATCH):
+                styles = torch.full((len(images),), number, device=images.device)
+                with accelerator.autocast():
+                    results = network(images, one_hot(styles, perceptual.num_styles))
+                losses = perceptual(results.float(), images, styles)
+                means.add({name: values.sum() for name, values in losses._asdict().items()}, len(images))
+    return means.result()
+
+
+def evaluate_and_show(
+    run: RunFolder[Config, Facts], held_out: Tensor, learner: Learner[nn.Module], perceptual: Perceptual
+) -> dict[str, float]:
+    """evaluate, and the first held-out photograph in the first style as an image of this step."""
+    network, accelerator = learner.averaged, learner.accelerator
     if run.world.is_main:
-        trained = time.perf_counter() - began
-        finish(run, loop, judged, held_out, styles, perceptual, accelerator, seconds=trained, smoke=command.smoke)
+        blend = one_hot(torch.zeros(1, dtype=torch.int64, device=held_out.device), perceptual.num_styles)
+        with evaluating(network), accelerator.autocast():
+            plots.save_step(run.path, learner.num_steps, network(held_out[:1], blend))
+    return evaluate(held_out, network, perceptual, accelerator)
 
 
 def finish(
-    run: RunFolder[Config],
+    run: RunFolder[Config, Facts],
     loop: LoopState,
-    network: nn.Module,
-    held_out: Tensor,
-    styles: Sequence[Style],
+    data: Data,
+    learner: Learner[nn.Module],
     perceptual: Perceptual,
-    accelerator: Accelerator,
-    *,
-    seconds: float,
-    smoke: bool,
 ) -> None:
-    """Draws what the best weights make of held-out photographs, compares if asked for, sums up, says what is next."""
-    if smoke:
-        loop.check_learned(SMOKE_LOSS_RATIO)
-    config, best = run.config, best_state(run, loop)
-    network.load_state_dict(best["ema"]["module"] if config.ema else best["model"])
-    description = perceptual.features.description
-    numbers = evaluate(held_out, network, perceptual, accelerator)
-    plots.curves(run.path, ["loss", "content", "style", "tv"])
-    pictures.progress(run.path)
-    if isinstance(network, Picture):
-        pictures.save(network.pixels, run.path / "result.png")
-    pictures.sheet(run.path, held_out, styles, network, accelerator, title=f"losses of {description}")
-    compared = compare(network, held_out[: config.compare], perceptual, accelerator, run.path) if config.compare else {}
-    run.summarize(
-        {
-            "features": description,
-            **{f"held_out_{name}": value for name, value in numbers.items()},
-            **compared,
-            "best_step": loop.best_step,
-            "steps": loop.step,
-            "seconds": round(seconds, 1),  # of this process's training, without the comparison
-        }
-    )
-    print(summary_text(run, loop, numbers, compared, description))
+    """Evaluates the best weights, plots held-out photographs, compares if asked for, writes summary and report."""
+    learner.load_best(run, loop)
+    config, network, accelerator = run.config, learner.averaged, learner.accelerator
+    numbers = evaluate(data.held_out, network, perceptual, accelerator)
+    curves(run.path, ["loss", "content", "style", "tv"])
+    plots.save_progress(run.path)
+    if isinstance(network, OptimizedImage):
+        save_image(to_pixels(network.pixels), run.path / "result.png")
+    title = f"losses of {run.facts.features}"
+    plots.save_held_out(run.path, data.held_out, data.styles, network, accelerator, title=title)
+    compared: dict[str, float] = {}
+    if config.compare:
+        photographs = data.held_out[: config.compare]
+        compared = compare_with_optimization(network, photographs, perceptual, accelerator, run.path)
+    held_out = {f"held_out_{name}": value for name, value in numbers.items()}
+    run.summarize({"features": run.facts.features, **held_out, **compared, **loop.numbers()})
+    next_step = f"look at {run.path / 'result.png'}" if config.method == "optimize" else None
+    run.report(report_lines(numbers, compared, loop), next_step)
 
 
-def summary_text(
-    run: RunFolder[Config], loop: LoopState, numbers: dict[str, float], compared: dict[str, float], description: str
-) -> str:
-    """What is printed at the end."""
-    losses = f"loss {numbers['loss']:.4f} = content {numbers['content']:.4f}, style {numbers['style']:.4f}, tv "
-    text = f"\nheld out       {losses}{numbers['tv']:.4f}, weights of step {loop.best_step}; losses of {description}\n"
+def report_lines(numbers: Mapping[str, float], compared: Mapping[str, float], loop: LoopState) -> dict[str, str]:
+    """The results as the closing report shows them."""
+    parts = ", ".join(f"{name} {numbers[name]:.4f}" for name in ("content", "style", "tv"))
+    lines = {"held-out loss": f"{numbers['loss']:.4f} ({parts}), weights of step {loop.best_step}"}
     if compared:
-        text += (
-            f"300 steps      loss {compared['optimized_loss']:.4f}; the network's {compared['network_loss']:.4f} is "
-            f"{compared['loss_ratio']:.2f} times that, and {compared['times_faster']:,.0f} times as fast\n"
+        lines[f"{NUM_STEPS} steps"] = (
+            f"loss {compared['optimized_loss']:.4f}; the network's {compared['network_loss']:.4f} is "
+            f"{compared['loss_ratio']:.2f} times that, and {compared['times_faster']:,.0f} times as fast"
         )
-    text += f"run folder     {run.path}  (metrics.jsonl, tensorboard/, checkpoints/)\n"
-    text += f"pictures       {run.path}/plots: sheet.png, progress.png, curves.png\n"
-    if run.config.method == "optimize":
-        return text + f"result         {run.path}/result.png"
-    return text + f"next           python -m projects.style.export {run.path}"
-
-
-def main() -> None:
-    """The command line."""
-    train(parse_arguments())
+    return lines
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_training(Config, train)

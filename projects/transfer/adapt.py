@@ -1,106 +1,116 @@
-"""Adapts a trained classifier to pictures of another kind, without labels: python -m projects.transfer.adapt RUN_DIR.
+"""Adapts a trained classifier to images of another kind, without labels: python -m projects.transfer.adapt RUN_DIR.
 
-The norms' means and variances are taken anew from the target pictures (AdaBN: Li et al. 2016, arXiv 1603.04779). No
-weight changes. Where target pictures lie in folders named like classes, the accuracy is told before and after.
+The means and variances of the batch norms are estimated anew from the target images (AdaBN: Li et al. 2016, arXiv
+1603.04779). No weight changes. Where target images lie in folders named like classes, the accuracy before and after is
+printed.
 """
 
-import argparse
 import copy
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core import images
 from core.accelerator import Accelerator
-from core.checkpoint import write_atomically
-from core.config import Parser, from_plain, read_json
+from core.command_line import Parser
 from core.distributed import World
-from core.errors import UserError, run_command
+from core.errors import UserError, printable, run_command
 from core.evaluation import evaluating
-from core.run import read_run
-from projects.transfer.augment import Look
-from projects.transfer.config import PROJECT, SYNTHETIC, Config
-from projects.transfer.data import Split, is_resident, usable
-from projects.transfer.loaders import evaluation_loader
+from core.files import read_json, write_atomically, write_json
+from core.stored_run import load_run
+from core.vision.folders import list_images
+from core.vision.image_set import ImageSet, from_listing, from_pixels, is_resident
+from projects.transfer.augment import Preprocessing
+from projects.transfer.backbone import load_classifier
+from projects.transfer.config import SYNTHETIC, Config, Facts
+from projects.transfer.data import evaluation_loader
 from projects.transfer.model import Classifier
-from projects.transfer.restore import look_of, restored
-from projects.transfer.source import best_checkpoint
-from projects.transfer.synthetic import TARGET_CLASSES, draw_pictures
-from projects.transfer.weights import from_bytes, to_bytes
+from projects.transfer.synthetic import TARGET_CLASSES, draw_images
 
 FILE_NAME, REPORT_NAME = "adapted.safetensors", "adapted.json"
-NUM_SYNTHETIC = 600
+_NUM_SYNTHETIC = 600
+_TODO = "run projects.transfer.adapt again"
 
 
 def adapt(
-    network: Classifier, target: Split, run_dir: Path, step: int, look: Look, config: Config, accelerator: Accelerator
+    network: Classifier,
+    target: ImageSet,
+    run_dir: Path,
+    step: int,
+    preprocessing: Preprocessing,
+    config: Config,
+    accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Adapts a copy of the network to the target, writes its statistics into the run folder, and tells the change.
+    """Adapts a copy of the network to the target, writes its statistics into the run folder, and prints the change.
 
     target: labels are -1 where they are not known. Returns what a summary holds. Raises UserError without norms.
     """
     adapted = copy.deepcopy(network)
-    before = statistics(adapted)
-    estimate(adapted, target, look, config, accelerator)
-    rows = changes(before, statistics(adapted))
+    before = norm_statistics(adapted)
+    estimate(adapted, target, preprocessing, config, accelerator)
+    after = norm_statistics(adapted)
+    rows = changes(before, after)
     numbers = {
         "adapted_mean_shift": float(np.mean([row["mean_shift"] for row in rows])),
         "adapted_deviation_ratio": float(np.mean([row["deviation_ratio"] for row in rows])),
     }
     known = np.flatnonzero(target.labels >= 0)
     if len(known):
-        for name, judged in (("before", network), ("after", adapted)):
-            numbers[f"target_accuracy_{name}"] = accuracy(judged, target.take(known), look, config, accelerator)
-    content = to_bytes(statistics(adapted))
+        for name, each in (("before", network), ("after", adapted)):
+            numbers[f"target_accuracy_{name}"] = accuracy(each, target.take(known), preprocessing, config, accelerator)
+    content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in after.items()})
     report = {
         "step": step,
         "target": config.target,
-        "num_pictures": len(target),
+        "num_images": len(target),
         "sha256": hashlib.sha256(content).hexdigest(),
         **numbers,
         "norms": rows,
     }
     write_atomically(run_dir / FILE_NAME, content)
-    write_atomically(run_dir / REPORT_NAME, json.dumps(report, indent=1).encode())
-    say(numbers, rows, len(target), len(known), run_dir)
+    write_json(run_dir / REPORT_NAME, report)
+    _say(numbers, rows, len(target), len(known), run_dir)
     return numbers
 
 
-def target_pictures(config: Config, classes: Sequence[str], side: int, device: torch.device) -> Split:
-    """The target's pictures, in and below its folder; label -1 where the folder of a picture names no class.
+def load_target(config: Config, classes: Sequence[str], side: int, device: torch.device) -> ImageSet:
+    """The target's images, in and below its folder; label -1 where no folder of an image names a class.
 
-    Raises UserError for a broken picture and for fewer than two.
+    Raises UserError for a broken image and for fewer than two.
     """
     if config.target == SYNTHETIC:
-        pixels, labels = draw_pictures(NUM_SYNTHETIC, config.seed, side, TARGET_CLASSES, "day")
+        pixels, labels = draw_images(_NUM_SYNTHETIC, config.seed, side, TARGET_CLASSES, "day")
         known = list(classes) == list(TARGET_CLASSES)
-        return Split(labels if known else np.full(len(labels), -1), side, torch.from_numpy(pixels).to(device))
+        return from_pixels(pixels, labels if known else np.full(len(labels), -1)).to(device)
     root = Path(str(config.target))
-    paths = images.below(root)
+    listing = list_images(root)
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.asarray([label_of.get(path.parent.name, -1) for path in paths], dtype=np.int64)
-    skipped: list[str] = []
-    listing = images.Listing(paths, labels, classes)
-    split = usable(listing, side, config, is_resident(len(paths), side, config), skipped)
-    if len(split) < 2:
-        raise UserError("fewer than two pictures to adapt to", root, "give a folder of pictures")
+    folders = [reversed(path.relative_to(root).parent.parts) for path in listing.paths]
+    labels = np.asarray([next((label_of[name] for name in each if name in label_of), -1) for each in folders])
+    resident = is_resident(len(labels), side, config.resident)
+    images, skipped = from_listing(
+        dataclasses.replace(listing, labels=labels), side, resident=resident, on_fault=config.on_fault
+    )
+    if len(images) < 2:
+        raise UserError("fewer than two images to adapt to", root, "give a folder of images")
+    for note in listing.notes:
+        print(f"note: {printable(note)}")
     if skipped:
-        print(f"skipped {len(skipped)} broken pictures of {root}, first: {skipped[0]}")
-    return split.to(device)
+        print(printable(f"note: skipped {len(skipped)} broken images of {root}; first: {skipped[0]}"))
+    return images.to(device)
 
 
-def statistics(network: nn.Module) -> dict[str, Tensor]:
+def norm_statistics(network: nn.Module) -> dict[str, Tensor]:
     """The running means and variances of all batch norms, by name. Raises UserError where there are none."""
     found = {}
-    for name, module in norms(network):
+    for name, module in _norms(network):
         found[f"{name}.running_mean"] = module.running_mean.clone()
         found[f"{name}.running_var"] = module.running_var.clone()
     if not found:
@@ -108,23 +118,19 @@ def statistics(network: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def norms(network: nn.Module) -> list[tuple[str, Any]]:
-    """The batch norms that keep statistics, by name."""
-    found = [(name, m) for name, m in network.named_modules() if isinstance(m, _BatchNorm)]
-    return [(name, m) for name, m in found if m.running_mean is not None]
-
-
-def estimate(network: Classifier, target: Split, look: Look, config: Config, accelerator: Accelerator) -> None:
-    """Takes the norms' statistics anew: the mean over whole batches of the target's pictures, in float32."""
+def estimate(
+    network: Classifier, target: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
+) -> None:
+    """Sets the norms' statistics to their means over whole batches of the target's images, in float32."""
     network.eval()
-    changed = [module for _, module in norms(network)]
-    for module in changed:
+    for _, module in _norms(network):
         module.reset_running_stats()
         module.momentum = None  # every batch counts alike
         module.train()
     whole = len(target) // config.batch_size  # a smaller last batch would count too much
+    loader = evaluation_loader(target, preprocessing, config, accelerator, World())
     with torch.no_grad():
-        for number, (views, _) in enumerate(evaluation_loader(target, look, config, accelerator, World()).batches(0)):
+        for number, (views, _) in enumerate(loader.batches(0)):
             if number < max(1, whole):
                 network(views[0].float())
     network.eval()
@@ -141,67 +147,72 @@ def changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[d
     return rows
 
 
-def accuracy(network: Classifier, split: Split, look: Look, config: Config, accelerator: Accelerator) -> float:
-    """Share of a split's pictures that the network gets right."""
+def accuracy(
+    network: Classifier, images: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
+) -> float:
+    """Share of a set's images that the network predicts right."""
     right = 0
     with evaluating(network):
-        for views, labels in evaluation_loader(split, look, config, accelerator, World()).batches(0):
-            logits = sum(network(view.float()).softmax(1) for view in views)
-            assert isinstance(logits, Tensor)
-            right += int((logits.argmax(1) == labels).sum())
-    return right / len(split)
-
-
-def say(
-    numbers: Mapping[str, float], rows: Sequence[Mapping[str, Any]], num: int, num_known: int, run_dir: Path
-) -> None:
-    """Prints the change."""
-    widest = max(rows, key=lambda row: row["mean_shift"])
-    print(
-        f"adapted        {len(rows)} norms to {num:,} pictures: means moved by {numbers['adapted_mean_shift']:.2f} "
-        f"deviations (most in {widest['norm']}, {widest['mean_shift']:.2f}), deviations by a factor of "
-        f"{numbers['adapted_deviation_ratio']:.2f}"
-    )
-    if num_known:
-        both = [numbers[f"target_accuracy_{name}"] for name in ("before", "after")]
-        print(f"target         accuracy {both[0]:.4f} before, {both[1]:.4f} after, on {num_known:,} labeled pictures")
-    print(f"next           python -m projects.transfer.export {run_dir} --adapted")
+        for views, labels in evaluation_loader(images, preprocessing, config, accelerator, World()).batches(0):
+            probabilities = torch.stack([network(view.float()).softmax(1) for view in views]).sum(0)
+            right += int((probabilities.argmax(1) == labels).sum())
+    return right / len(images)
 
 
 def load_adapted(network: Classifier, run_dir: Path, step: int) -> None:
     """Puts the adapted statistics into a run's classifier of the same step. Raises UserError for another's."""
     report = read_json(run_dir / REPORT_NAME, "the run was not adapted", "run projects.transfer.adapt first")
-    if report["step"] != step:
-        where = f"{run_dir / REPORT_NAME}: of step {report['step']}, not {step}"
+    if report.get("step") != step:
+        where = f"{run_dir / REPORT_NAME}: of step {report.get('step')}, not {step}"
         raise UserError("adapted from another checkpoint", where, "adapt again, or leave out --checkpoint")
-    network.load_state_dict({**network.state_dict(), **from_bytes(run_dir / FILE_NAME, report["sha256"])})
+    path = run_dir / FILE_NAME
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        where = f"{path} ({(error.strerror or 'unreadable').lower()})"
+        raise UserError("the adapted statistics are missing", where, _TODO) from error
+    if hashlib.sha256(content).hexdigest() != report.get("sha256"):
+        raise UserError("the adapted statistics were changed", f"{path}: digest mismatch", _TODO)
+    network.load_state_dict({**network.state_dict(), **safetensors.torch.load(content)})
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = Parser(prog="python -m projects.transfer.adapt", allow_abbrev=False)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
-    parser.add_argument("--target", required=True, metavar="DIR", help="folder of unlabeled pictures, or synthetic")
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    arguments = parser.parse_args(argv)
-    if arguments.target != SYNTHETIC and not Path(arguments.target).is_dir():
-        raise UserError("no such folder", f"--target {arguments.target}", "give a folder of pictures")
-    return arguments
+def _norms(network: nn.Module) -> list[tuple[str, Any]]:
+    """The batch norms that keep statistics, by name."""
+    found = [(name, m) for name, m in network.named_modules() if isinstance(m, _BatchNorm)]
+    return [(name, m) for name, m in found if m.running_mean is not None]
+
+
+def _say(
+    numbers: Mapping[str, float], rows: Sequence[Mapping[str, Any]], num: int, num_known: int, run_dir: Path
+) -> None:
+    """Prints the change."""
+    widest = max(rows, key=lambda row: row["mean_shift"])
+    print(
+        f"adapted        {len(rows)} norms to {num:,} images: means moved by {numbers['adapted_mean_shift']:.2f} "
+        f"deviations (most in {widest['norm']}, {widest['mean_shift']:.2f}), deviations by a factor of "
+        f"{numbers['adapted_deviation_ratio']:.2f}"
+    )
+    if num_known:
+        both = [numbers[f"target_accuracy_{name}"] for name in ("before", "after")]
+        print(f"target         accuracy {both[0]:.4f} before, {both[1]:.4f} after, on {num_known:,} labeled images")
+    print(f"next           python -m projects.transfer.export {run_dir} --adapted")
 
 
 def main() -> None:
     """The command line."""
-    arguments = parse_arguments()
-    run = read_run(arguments.run_dir, PROJECT)
-    config = from_plain(Config, run["config"], arguments.run_dir / "run.json")
-    config = dataclasses.replace(config, adapt="adabn", target=arguments.target)
-    accelerator = Accelerator.of(config)
-    _, state = best_checkpoint(arguments.run_dir)
-    network = restored(arguments.run_dir, run["facts"], config, state).to(accelerator.device)
-    facts, step = run["facts"], state["loop"]["step"]
-    look = look_of(facts)
-    target = target_pictures(config, facts["classes"], look.side, accelerator.device)
-    adapt(network, target, arguments.run_dir, step, look, config, accelerator)
+    parser = Parser("projects.transfer.adapt", (__doc__ or "").partition("\n")[0])
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
+    parser.add_argument("--target", required=True, metavar="DIR", help="folder of unlabeled images, or synthetic")
+    arguments = parser.parse_args()
+    if arguments.target != SYNTHETIC and not Path(arguments.target).is_dir():
+        raise UserError("no such folder", f"--target {arguments.target}", "give a folder of images")
+    run = load_run(arguments.run_dir, "best", Config, Facts)
+    config = dataclasses.replace(run.config, adapt="adabn", target=arguments.target)
+    accelerator, facts = Accelerator.of(config), run.facts
+    network = load_classifier(run).to(accelerator.device)
+    preprocessing = Preprocessing(facts.image_size, facts.side, facts.mean, facts.std)
+    target = load_target(config, facts.classes, preprocessing.side, accelerator.device)
+    adapt(network, target, run.path, run.step, preprocessing, config, accelerator)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a stored picture goes through on its way into the network, a batch at a time and on the device.
+"""What a stored image goes through on its way into the network, a batch at a time and on the device.
 
 Every random choice is a function of (seed, epoch, sample). Random resized crops follow Szegedy et al. 2015 (arXiv
 1409.4842), RandAugment Cubuk et al. 2020 (arXiv 1909.13719), mixup Zhang et al. 2018 (arXiv 1710.09412), cutmix Yun
@@ -26,8 +26,9 @@ SHIFT = 8  # light augmentation shifts by up to this part of the side
 
 
 @dataclass(frozen=True)
-class Look:
-    """How the network looks at a picture: the square of `size` in the middle of one of `side` pixels, normalized."""
+class Preprocessing:
+    """What images are brought to for the network: the square of `size` in the center of one of `side` pixels,
+    normalized with mean and std (of values in [0, 1])."""
 
     size: int
     side: int
@@ -35,45 +36,51 @@ class Look:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, size: int, crop: float, mean: Sequence[float], std: Sequence[float]) -> "Look":
+    def of(cls, size: int, crop: float, mean: Sequence[float], std: Sequence[float]) -> "Preprocessing":
         """From the size and the share that it is of the stored side."""
         return cls(size, stored_side(size, crop), tuple(mean), tuple(std))
 
-    def middle(self, pixels: Tensor) -> Tensor:
+    def center(self, pixels: Tensor) -> Tensor:
         """[..., side, side] → [..., size, size]."""
         start = (self.side - self.size) // 2
         return pixels[..., start : start + self.size, start : start + self.size]
 
 
 def stored_side(size: int, crop: float) -> int:
-    """The side that pictures are stored with, so that the middle `size` pixels are the share `crop` of it."""
+    """The side that images are stored with, so that the middle `size` pixels are the share `crop` of it."""
     return round(size / crop)
 
 
-def plain_view(pixels: Tensor, look: Look, table: Tensor) -> Tensor:
-    """Stored pictures as evaluation sees them: uint8 [N, side, side, 3] → [N, 3, size, size]."""
-    return look.middle(normalize(pixels, table)).contiguous(memory_format=torch.channels_last)
+def plain_view(pixels: Tensor, preprocessing: Preprocessing, table: Tensor) -> Tensor:
+    """Stored images as evaluation sees them: uint8 [N, side, side, 3] → [N, 3, size, size]."""
+    return preprocessing.center(normalize(pixels, table)).contiguous(memory_format=torch.channels_last)
 
 
 def training_view(
-    pixels: Tensor, rows: Tensor, samples: Tensor, epoch: int, look: Look, table: Tensor, config: Config
+    pixels: Tensor,
+    rows: Tensor,
+    samples: Tensor,
+    epoch: int,
+    preprocessing: Preprocessing,
+    table: Tensor,
+    config: Config,
 ) -> Tensor:
-    """Augmented pictures: uint8 [M, side, side, 3], int64 rows and samples [N] → [N, 3, size, size]."""
+    """Augmented images: uint8 [M, side, side, 3], int64 rows and samples [N] → [N, 3, size, size]."""
     draw = partial(randomness.uniform_integers, config.seed, epoch, samples)
     if config.augment == "none":
-        return plain_view(pixels[rows], look, table)
+        return plain_view(pixels[rows], preprocessing, table)
     if config.augment == "light":
-        padding = look.side // SHIFT
-        highs = (2 * padding + 1, 2 * padding + 1, 2, look.side, look.side)
+        padding = preprocessing.side // SHIFT
+        highs = (2 * padding + 1, 2 * padding + 1, 2, preprocessing.side, preprocessing.side)
         shifted = augment(pixels, rows, draw("augment", highs), table, padding, 0)
-        return look.middle(shifted).contiguous(memory_format=torch.channels_last)
+        return preprocessing.center(shifted).contiguous(memory_format=torch.channels_last)
     chosen = pixels[rows].permute(0, 3, 1, 2)
     if config.augment == "rand":
         operations = draw("operations", (len(OPERATIONS), 2) * config.rand_ops)
         chosen = rand_augment(chosen, operations, config.rand_magnitude / 30)
     fractions = draw("part", (FINE,) * 7).float() / FINE
-    parts = random_part(chosen.float(), fractions[:, :5], look.size, config.crop_area)
-    images = (parts / 255 - column(look.mean, parts)) / column(look.std, parts)
+    parts = random_part(chosen.float(), fractions[:, :5], preprocessing.size, config.crop_area)
+    images = (parts / 255 - column(preprocessing.mean, parts)) / column(preprocessing.std, parts)
     contrast, brightness = ((2 * fractions[:, 5:] - 1) * config.jitter).unbind(1)
     images = images * (1 + contrast[:, None, None, None]) + brightness[:, None, None, None]
     return images.to(table.dtype).contiguous(memory_format=torch.channels_last)
@@ -85,7 +92,7 @@ def column(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def random_part(images: Tensor, fractions: Tensor, size: int, smallest: float) -> Tensor:
-    """A random part of each picture, half of them mirrored, resized: [N, 3, S, S] → [N, 3, size, size].
+    """A random part of each image, half of them mirrored, resized: [N, 3, S, S] → [N, 3, size, size].
 
     fractions: [N, 5] in [0, 1), for area, aspect, place and mirroring.
     """
@@ -142,11 +149,11 @@ OPERATIONS: Sequence[Callable[[Any, Tensor, float], Tensor]] = (
 
 
 def mix(images: Tensor, targets: Tensor, samples: Tensor, epoch: int, config: Config) -> tuple[Tensor, Tensor]:
-    """Mixes each picture, and its target [N, num_classes], with its neighbor in the batch."""
+    """Mixes each image, and its target [N, num_classes], with its neighbor in the batch."""
     random = randomness.sample_generator(config.seed, epoch, int(samples[0]), "mix")
     uses_cutmix = config.cutmix > 0 and (config.mixup == 0 or random.random() < 0.5)
     alpha = config.cutmix if uses_cutmix else config.mixup
-    share = float(random.beta(alpha, alpha))  # of the picture itself
+    share = float(random.beta(alpha, alpha))  # of the image itself
     others, other_targets = images.roll(1, 0), targets.roll(1, 0)
     if not uses_cutmix:
         return images * share + others * (1 - share), targets * share + other_targets * (1 - share)

@@ -1,37 +1,41 @@
-"""The fine-tuning's settings. This module loads no torch, so a wrong flag is answered at once."""
+"""The fine-tuning's settings, and what a run knows beyond them. This module loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from core.config import RunConfig, option
 from core.errors import UserError
+from core.program import Int8ExportOptions
 
-PROJECT = "transfer"
+TASK = "image classification"
 SYNTHETIC = "synthetic"
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
-# What --smoke puts in place of the defaults: under a minute on one CPU core.
-SMOKE = {
-    "data": SYNTHETIC,
-    "backbone": "source",
-    "epochs": 20,
-    "batch_size": 32,
-    "lr": 0.003,
-    "backbone_lr": 1.0,
-}
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Fields beyond core's: where the backbone comes from, what of it is trained and how, what is done to pictures."""
+    """Fields beyond core's: where the backbone comes from, what of it is trained and how, what is done to images."""
+
+    smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on one CPU core
+        "data": SYNTHETIC,
+        "backbone": "source",
+        "epochs": 20,
+        "batch_size": 32,
+        "lr": 0.003,
+        "backbone_lr": 1.0,
+    }
 
     data: str = option(
-        SYNTHETIC, "synthetic, or a folder: CLASS/*, or train/CLASS/* with val/ and test/ where there are such"
+        SYNTHETIC,
+        "synthetic, or a folder: CLASS/*, or train/CLASS/* with val/ and test/ where there are such",
+        harmless=True,
     )
     backbone: str = option(
         "auto",
-        "timm:NAME, torchvision:NAME, run:RUN_DIR, source (learns a drawn domain first), or auto: "
+        "timm:NAME, torchvision:NAME, run:RUN_DIR, source (learns a generated domain first), or auto: "
         "source for synthetic data, timm:resnet18 for a folder",
     )
     weights: Path | None = option(None, "file of the backbone's weights (.safetensors, .pth) instead of a download")
@@ -41,8 +45,8 @@ class Config(RunConfig):
         "full", "train everything, only the new head, or one layer more after the other from the head down"
     )
     thaw: float = option(0.5, "gradual: share of the training after which everything is trained", above=0, high=1)
-    epochs: int = option(30, "passes over the training pictures", low=1, harmless=True)
-    batch_size: int = option(24, "pictures of one forward pass, over all ranks together", low=1)
+    epochs: int = option(30, "passes over the training images", low=1, harmless=True)
+    batch_size: int = option(24, "images of one forward pass, over all ranks together", low=1)
     log_every: int = option(200, "steps between lines of metrics.jsonl, beside one an epoch", low=1)
     optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with Nesterov momentum (lr about 0.02)")
     lr: float = option(0.001, "peak learning rate of the head", above=0)
@@ -64,31 +68,29 @@ class Config(RunConfig):
     image_size: int = option(
         0, "side of the square that the network sees, in pixels; 0: the backbone's own", low=0, high=1024
     )
-    crop: float = option(1.0, "share of a picture's shorter side that this square is cut from", low=0.5, high=1)
+    crop: float = option(1.0, "share of a image's shorter side that this square is cut from", low=0.5, high=1)
     augment: Literal["none", "light", "crop", "rand"] = option(
         "crop", "light: shift and flip; crop: random part and flip, brightness, contrast; rand: crop and RandAugment"
     )
-    crop_area: float = option(0.35, "crop, rand: smallest share of the picture's area", above=0, high=1)
+    crop_area: float = option(0.35, "crop, rand: smallest share of the image's area", above=0, high=1)
     jitter: float = option(0.3, "crop, rand: largest change of brightness and contrast", low=0, high=1)
-    rand_ops: int = option(2, "rand: operations on a picture", low=1, high=8)
+    rand_ops: int = option(2, "rand: operations on a image", low=1, high=8)
     rand_magnitude: int = option(9, "rand: strength of the operations", low=0, high=30)
     mixup: float = option(0.0, "alpha of mixup; 0: none", low=0, high=10)
     cutmix: float = option(0.0, "alpha of cutmix; 0: none. With both, each batch has one of the two", low=0, high=10)
-    test_flip: bool = option(True, "predict from a picture and its mirror image, as validation, test and export do")
+    test_flip: bool = option(True, "predict from an image and its mirror image, as validation, test and export do")
     cache: Literal["auto", "yes", "no"] = option("auto", "head: compute the backbone's features once, before training")
     views: int = option(
-        4, "head: fixed augmented views of each picture, taken in turn; 0: new ones each epoch", low=0, high=100
+        4, "head: fixed augmented views of each image, taken in turn; 0: new ones each epoch", low=0, high=100
     )
-    val_fraction: float = option(0.15, "share of the training pictures cut off for validation", above=0, high=0.5)
+    val_fraction: float = option(0.15, "share of the training images cut off for validation", above=0, high=0.5)
     test_fraction: float = option(0.2, "share cut off for the test where no folder is for it", above=0, high=0.5)
-    on_bad_image: Literal["stop", "skip"] = option("stop", "a broken picture: name it and stop, or list and skip all")
-    adapt: Literal["none", "adabn"] = option("none", "adabn: afterwards, norm statistics of the pictures in --target")
-    target: str | None = option(None, "folder of unlabeled pictures to adapt to, or synthetic")
-    num_synthetic: int = option(
-        160, "pictures that `synthetic` draws for training and validation", low=60, high=100_000
-    )
+    on_fault: Literal["stop", "skip"] = option("stop", "a broken image: name it and stop, or list and skip all")
+    adapt: Literal["none", "adabn"] = option("none", "adabn: afterwards, norm statistics of the images in --target")
+    target: str | None = option(None, "folder of unlabeled images to adapt to, or synthetic")
+    num_synthetic: int = option(160, "images that `synthetic` makes for training and validation", low=60, high=100_000)
     resident: Literal["auto", "yes", "no"] = option(
-        "auto", "hold all pictures in memory; auto does where they take less than 4 GB", harmless=True
+        "auto", "hold all images in memory; auto does where they take less than 4 GB", harmless=True
     )
 
     def check(self) -> None:
@@ -109,10 +111,29 @@ class Config(RunConfig):
         if self.cache == "yes" and not self.caches:
             reason = "--mixup or --cutmix" if self.mixes else "--views 0"
             todo = "leave one out, or give --cache no"
-            raise UserError("pictures differ from epoch to epoch", f"--cache yes with {reason}", todo)
+            raise UserError("images differ from epoch to epoch", f"--cache yes with {reason}", todo)
         if (self.adapt == "none") != (self.target is None):
             given = "--target" if self.target is not None else "--adapt adabn"
             raise UserError("half of a pair", given, "--adapt adabn and --target DIR go together")
+
+    def check_present(self, *, resuming: bool) -> None:
+        """Raises UserError for a folder, file or library that a training needs and that is not there."""
+        for flag, folder in (("--data", self.data), ("--target", self.target)):
+            if folder not in (None, SYNTHETIC) and not (folder and Path(folder).is_dir()):
+                raise UserError("no such folder", f"{flag} {folder}", "give synthetic, or a folder of images")
+        if resuming:  # the backbone stands in the run's own folder
+            return
+        kind, _, name = self.backbone.partition(":")
+        if kind == "run" and not Path(name).is_dir():
+            raise UserError("no such run", f"--backbone {self.backbone}", "give the folder of a run")
+        if self.weights is not None and not (self.weights.suffix in _WEIGHT_SUFFIXES and self.weights.is_file()):
+            todo = f"give a file of the kinds {', '.join(_WEIGHT_SUFFIXES)}"
+            raise UserError("no such weights file", f"--weights {self.weights}", todo)
+        needed = {"--backbone": self.library, "--augment rand": "torchvision" if self.augment == "rand" else None}
+        for flag, library in needed.items():
+            if library is not None and find_spec(library) is None:
+                todo = "python -m pip install -e ., or choose without it"
+                raise UserError("a library is missing", f"{library}, for {flag}", todo)
 
     @property
     def library(self) -> str | None:
@@ -124,12 +145,12 @@ class Config(RunConfig):
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures of a batch are mixed."""
+        """Whether images of a batch are mixed."""
         return self.mixup > 0 or self.cutmix > 0
 
     @property
     def num_views(self) -> int:
-        """Fixed views of each picture that training shows in turn; 0 where each epoch has its own."""
+        """Fixed views of each image that training shows in turn; 0 where each epoch has its own."""
         if self.augment == "none":
             return 1
         return self.views if self.strategy == "head" else 0
@@ -140,19 +161,43 @@ class Config(RunConfig):
         return self.strategy == "head" and self.cache != "no" and not self.mixes and self.num_views > 0
 
 
-def check_present(config: Config) -> None:
-    """Raises UserError for a folder, file or library that a new run needs and that is not there."""
-    for flag, folder in (("--data", config.data), ("--target", config.target)):
-        if folder not in (None, SYNTHETIC) and not (folder and Path(folder).is_dir()):
-            raise UserError("no such folder", f"{flag} {folder}", "give synthetic, or a folder of pictures")
-    kind, _, name = config.backbone.partition(":")
-    if kind == "run" and not Path(name).is_dir():
-        raise UserError("no such run", f"--backbone {config.backbone}", "give the folder of a run")
-    if config.weights is not None and not (config.weights.suffix in WEIGHT_SUFFIXES and config.weights.is_file()):
-        todo = f"give a file of the kinds {', '.join(WEIGHT_SUFFIXES)}"
-        raise UserError("no such weights file", f"--weights {config.weights}", todo)
-    needed = {"--backbone": config.library, "--augment rand": "torchvision" if config.augment == "rand" else None}
-    for flag, library in needed.items():
-        if library is not None and find_spec(library) is None:
-            todo = "python -m pip install -e .[transfer], or choose without it"
-            raise UserError("a library is missing", f"{library}, for {flag}", todo)
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a resumed run, an export and a further fine-tuning need beyond the settings.
+
+    model: the backbone's architecture, timm:NAME, torchvision:NAME, small, or run:NAME for one whose file stands in the
+    run folder. num_source_classes: of the head that was taken off. source_image_size: what the backbone was trained on.
+    weights: where they are from, for people. weights_sha256: of backbone.safetensors; None where there is no such file.
+    image_size: side of the square that the network sees. side: of the one that it is the center of. mean, std: what
+    images are normalized with, of values in [0, 1]. num_skipped: broken images, listed in skipped.txt. data_sha256: of
+    the images before they are split.
+    """
+
+    model: str
+    num_source_classes: int
+    source_image_size: int
+    weights: str
+    weights_sha256: str | None
+    classes: tuple[str, ...]
+    image_size: int
+    side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_train: int
+    num_val: int
+    num_skipped: int
+    data_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(Facts):
+    """What the exported file knows besides. adapted: whether it has the norm statistics that adapt has estimated."""
+
+    adapted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(Int8ExportOptions):
+    """The export's flags."""
+
+    adapted: bool = option(False, "with the norm statistics that adapt has estimated")

@@ -1,74 +1,141 @@
-"""The pictures: a folder or the drawn target domain, split into training, validation and test.
+"""The images: a folder or the generated target domain, split into training, validation and test, served in batches.
 
-A folder is ROOT/train/CLASS/*, with ROOT/val and ROOT/test where there are such, or ROOT/CLASS/*. A part that has no
-folder is cut off the training pictures by the seed, class by class; where only val/ or only test/ is there, it is the
-test. Small sets are one uint8 tensor on the device; larger ones stay files.
+A folder is ROOT/train/CLASS/** with ROOT/val and ROOT/test where there are such, or ROOT/CLASS/**. A set that has no
+folder is cut off the training images by the seed, class by class; where only val/ or only test/ is there, it is the
+test. Random choices are a function of (seed, epoch, sample).
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import images, randomness
-from core.errors import UserError
+from core import randomness
+from core.accelerator import Accelerator
+from core.data import Loader, Order
+from core.distributed import World
+from core.vision.folders import find_splits, list_classes
+from core.vision.image_set import (
+    ImageSet,
+    batches,
+    from_listing,
+    from_pixels,
+    hold_out_by_class,
+    is_resident,
+    sha256_of,
+    split_notes,
+)
+from cuda_ext import lookup_table
+from projects.transfer.augment import Preprocessing, mix, plain_view, training_view
 from projects.transfer.config import SYNTHETIC, Config
-from projects.transfer.synthetic import TARGET_CLASSES, draw_pictures
+from projects.transfer.synthetic import TARGET_CLASSES, draw_images
 
-RESIDENT_BYTES = 4 << 30
+Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S] or features [N, F]; targets float32 [N, num_classes]
+Views = tuple[Sequence[Tensor], Tensor]  # each image as evaluation sees it, once or twice (mirrored); labels int64 [N]
 NUM_SYNTHETIC_TEST = 600
-NUM_FOR_STATISTICS = 5_000
-
-
-@dataclass(frozen=True)
-class Split:
-    """Pictures of one purpose: resident as uint8 [N, side, side, 3], or paths that are decoded when needed."""
-
-    labels: NDArray[np.int64]
-    side: int
-    pixels: Tensor | None = None
-    paths: Sequence[Path] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, rows: NDArray[np.int64]) -> "Split":
-        """A part of a split."""
-        pixels = None if self.pixels is None else self.pixels[torch.from_numpy(rows)]
-        paths = [self.paths[int(row)] for row in rows] if self.paths else ()
-        return Split(self.labels[rows], self.side, pixels, paths)
-
-    def to(self, device: torch.device) -> "Split":
-        """The split with its pixels on a device."""
-        return replace(self, pixels=None if self.pixels is None else self.pixels.to(device))
-
-    def load(self, rows: Sequence[int]) -> NDArray[np.uint8]:
-        """Some pictures as uint8 [len(rows), side, side, 3], on the CPU."""
-        if self.pixels is not None:
-            return np.asarray(self.pixels[torch.tensor(rows, dtype=torch.int64)].cpu())
-        return images.load_squares([self.paths[int(row)] for row in rows], self.side)
 
 
 @dataclass(frozen=True)
 class Data:
-    """The three splits, the classes, and the broken pictures that were left out, with what is wrong with each."""
+    """The three sets.
+
+    sha256: of the images before they are split. notes: what a user should know, a line each. skipped: broken images
+    that were left out, with what is wrong with each.
+    """
 
     classes: Sequence[str]
-    train: Split
-    val: Split
-    test: Split
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    sha256: str
+    notes: Sequence[str]
     skipped: Sequence[str]
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel of the training pictures, of values in [0, 1]."""
-        sample = self.train.load(range(0, len(self.train), max(1, len(self.train) // NUM_FOR_STATISTICS))) / 255.0
-        mean = tuple(round(float(value), 4) for value in sample.mean(axis=(0, 1, 2)))
-        return mean, tuple(round(max(float(value), 1e-3), 4) for value in sample.std(axis=(0, 1, 2)))
+
+def load_data(config: Config, side: int, device: torch.device) -> Data:
+    """The data that the settings name, images of `side` pixels. Raises UserError, naming file and reason."""
+    notes: list[str] = []
+    skipped: list[str] = []
+    if config.data == SYNTHETIC:
+        classes, sets = _synthetic(config, side)
+    else:
+        classes, sets = _folder(Path(config.data), side, config, notes, skipped)
+    sha256 = sha256_of(sets, classes)
+    for name, share in (("test", config.test_fraction), ("val", config.val_fraction)):
+        if name not in sets:
+            sets["train"], sets[name] = hold_out_by_class(sets["train"], share, config.seed)
+    notes += split_notes(sets, classes)
+    train, val, test = (sets[name].to(device) for name in ("train", "val", "test"))
+    return Data(classes, train, val, test, sha256, notes, skipped)
+
+
+def training_loader(
+    data: Data, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
+) -> Loader[Batch]:
+    """Shuffled, augmented, mixed batches."""
+    table = lookup_table(preprocessing.mean, preprocessing.std).to(accelerator.device, accelerator.dtype)
+    num, num_classes = len(data.train), len(data.classes)
+
+    def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
+        targets = F.one_hot(labels, num_classes).float()
+        # With fixed views an image has few of them, which every draw of it shares.
+        number, turn = (samples % num, epoch % config.num_views) if config.num_views else (samples, epoch)
+        images = training_view(pixels, rows, number, turn, preprocessing, table, config)
+        return mix(images, targets, samples, epoch, config) if config.mixes else (images, targets)
+
+    order = training_order(data, config, accelerator.world)
+    return batches(data.train, order, make, accelerator, config.workers)
+
+
+def evaluation_loader(
+    images: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator, world: World
+) -> Loader[Views]:
+    """All images of a set once, in their order, as they are, and mirrored; shared among the ranks of `world`."""
+    order = Order(len(images), config.batch_size, training=False, world=world)
+    table = lookup_table(preprocessing.mean, preprocessing.std).to(accelerator.device, accelerator.dtype)
+
+    def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Views:
+        view = plain_view(pixels[rows], preprocessing, table)
+        return ([view, view.flip(3)] if config.test_flip else [view]), labels
+
+    return batches(images, order, make, accelerator, config.workers)
+
+
+def training_order(data: Data, config: Config, world: World) -> Order:
+    """The order of samples in training, by --balance."""
+    if config.balance == "sampler":
+        labels = torch.from_numpy(data.train.labels)
+        return Balanced(len(data.train), config.batch_size, config.seed, world=world, labels=labels)
+    return Order(len(data.train), config.batch_size, config.seed, world=world)
+
+
+@dataclass(frozen=True)
+class Balanced(Order):
+    """An order that draws from each class alike, a rare one's images several times an epoch.
+
+    Sample `row + copy * num_samples` is draw number `copy` of the image in this row, so each draw has random choices of
+    its own.
+    """
+
+    labels: Tensor | None = None
+
+    def indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """This rank's samples of each batch from number `start` on."""
+        assert self.labels is not None
+        rows = [torch.nonzero(self.labels == label)[:, 0] for label in range(int(self.labels.max()) + 1)]
+        drawn = torch.empty(self.num_samples, dtype=torch.int64)
+        for number, own in enumerate(rows):
+            places = torch.arange(number, self.num_samples, len(rows))
+            order = own[randomness.permutation(self.seed, -1 - epoch, len(own))]
+            turns = torch.arange(len(places))
+            drawn[places] = order[turns % len(own)] + self.num_samples * (turns // len(own))
+        for batch in super().indices(epoch, start):
+            yield drawn[batch]
 
 
 def class_weights(labels: NDArray[np.int64], num_classes: int) -> Tensor:
@@ -78,89 +145,30 @@ def class_weights(labels: NDArray[np.int64], num_classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (present * counts.clamp(min=1)), 0.0).float()
 
 
-def load_data(config: Config, side: int, device: torch.device) -> Data:
-    """The data that the settings name, pictures of `side` pixels. Raises UserError, naming file and reason."""
-    if config.data == SYNTHETIC:
-        pixels, labels = draw_pictures(
-            config.num_synthetic + NUM_SYNTHETIC_TEST, config.seed, side, TARGET_CLASSES, "night"
-        )
-        drawn = Split(labels, side, torch.from_numpy(pixels))
-        rows = np.arange(len(labels))
-        parts = {"train": drawn.take(rows[NUM_SYNTHETIC_TEST:]), "test": drawn.take(rows[:NUM_SYNTHETIC_TEST])}
-        classes: Sequence[str] = TARGET_CLASSES
-        skipped: list[str] = []
-    else:
-        classes, parts, skipped = folder(Path(config.data), side, config)
-    if "test" not in parts:
-        parts["train"], parts["test"] = cut(parts["train"], config.test_fraction, config.seed)
-    if "val" not in parts:
-        parts["train"], parts["val"] = cut(parts["train"], config.val_fraction, config.seed)
-    for label, name in enumerate(classes):
-        if not (parts["train"].labels == label).any():
-            raise UserError("a class without pictures to train on", f"{name} in {config.data}", "add pictures")
-    train, val, test = (parts[name].to(device) for name in ("train", "val", "test"))
-    return Data(classes, train, val, test, skipped)
+def _synthetic(config: Config, side: int) -> tuple[Sequence[str], dict[str, ImageSet]]:
+    """Generated images of the target domain: `num_synthetic` for training and validation, others for the test."""
+    num = config.num_synthetic + NUM_SYNTHETIC_TEST
+    pixels, labels = draw_images(num, config.seed, side, TARGET_CLASSES, "night")
+    parts = {"train": slice(NUM_SYNTHETIC_TEST, None), "test": slice(NUM_SYNTHETIC_TEST)}
+    return TARGET_CLASSES, {name: from_pixels(pixels[part], labels[part]) for name, part in parts.items()}
 
 
-def folder(root: Path, side: int, config: Config) -> tuple[Sequence[str], dict[str, Split], list[str]]:
-    """The splits that a folder itself has, and the pictures left out."""
-    if (root / "train").is_dir():
-        listings = {"train": images.list_folder(root / "train")}
-        for name in ("val", "test"):
-            if (root / name).is_dir():
-                listings[name] = images.list_folder(root / name, listings["train"].classes)
-        if "val" in listings and "test" not in listings:
-            listings["test"] = listings.pop("val")
-    else:
-        listings = {"train": images.list_folder(root)}
-    resident = is_resident(sum(len(listing.paths) for listing in listings.values()), side, config)
-    skipped: list[str] = []
-    parts = {}
+def _folder(
+    root: Path, side: int, config: Config, notes: list[str], skipped: list[str]
+) -> tuple[Sequence[str], dict[str, ImageSet]]:
+    """The sets that a folder itself has; adds to notes, and to the images that were skipped."""
+    folders, unused = find_splits(root)
+    notes += unused
+    if "val" in folders and "test" not in folders:
+        folders["test"] = folders.pop("val")
+    classes = list_classes(folders["train"]).classes
+    listings = {name: list_classes(path, None if name == "train" else classes) for name, path in folders.items()}
+    resident = is_resident(sum(len(listing.paths) for listing in listings.values()), side, config.resident)
+    sets = {}
     for name, listing in listings.items():
-        parts[name] = usable(listing, side, config, resident, skipped)
-    return listings["train"].classes, parts, [text.removeprefix(f"{root}/") for text in skipped]
-
-
-def is_resident(num: int, side: int, config: Config) -> bool:
-    """Whether so many pictures are held in memory."""
-    return config.resident == "yes" or (config.resident == "auto" and num * side**2 * 3 <= RESIDENT_BYTES)
-
-
-def usable(listing: images.Listing, side: int, config: Config, resident: bool, skipped: list[str]) -> Split:
-    """The pictures of a listing as a split; with --on-bad-image skip, broken ones go to `skipped` instead.
-
-    To know them before training, all are decoded once, held or not.
-    """
-    threads = max(2, config.workers)
-    split = Split(listing.labels, side, paths=listing.paths)
-    if config.on_bad_image == "stop":
-        if resident:
-            return replace(split, pixels=torch.from_numpy(images.load_squares(listing.paths, side, threads)))
-        return split
-    pixels = np.empty((len(listing.paths) if resident else 0, side, side, 3), dtype=np.uint8)
-
-    def attempt(row: int) -> str:
-        try:
-            square = images.square(images.decode(listing.paths[row]), side)
-        except UserError as error:
-            return str(error).removeprefix("not a readable picture: ").rpartition(";")[0]
-        if resident:
-            pixels[row] = square
-        return ""
-
-    with ThreadPoolExecutor(threads) as pool:
-        reasons = list(pool.map(attempt, range(len(listing.paths))))
-    skipped += [reason for reason in reasons if reason]
-    good = np.asarray([row for row, reason in enumerate(reasons) if not reason], dtype=np.int64)
-    return replace(split, pixels=torch.from_numpy(pixels) if resident else None).take(good)
-
-
-def cut(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """A split without a share of each class, and that share."""
-    off: list[int] = []
-    for label in np.unique(split.labels):
-        rows = np.flatnonzero(split.labels == label)
-        order = randomness.permutation(seed, -1 - int(label), len(rows)).numpy()
-        off += rows[order[: max(1, round(share * len(rows)))]].tolist()
-    kept = np.setdiff1d(np.arange(len(split)), off)
-    return split.take(kept), split.take(np.sort(np.asarray(off, dtype=np.int64)))
+        notes += listing.notes
+        sets[name], faults = from_listing(
+            listing, side, resident=resident, threads=max(2, config.workers), on_fault=config.on_fault
+        )
+        skipped += [fault.removeprefix(f"{root}/") for fault in faults]
+    return classes, sets

@@ -1,17 +1,22 @@
-"""A backbone with a new head, and what of it is trained; the small network of the drawn domains.
+"""A backbone with a new head, and what of it is trained; the small network of the generated domains.
 
-Pictures [N, 3, S, S] in, logits [N, num_classes] out. Layer-wise rates follow Howard and Ruder 2018 (arXiv
+Images [N, 3, S, S] in, logits [N, num_classes] out. Layer-wise rates follow Howard and Ruder 2018 (arXiv
 1801.06146), which also thaws one layer after the other, and Clark et al. 2020 (arXiv 2003.10555) in their decay.
 """
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import UserError
 from projects.transfer.config import Config
+
+SMALL = "small"  # the architecture of SmallNet
 
 
 @dataclass
@@ -68,7 +73,7 @@ def layers_of(backbone: nn.Module) -> list[Layer]:
     """
     layers = [Layer(parameters=[name for name, p in backbone.named_parameters(recurse=False) if p.requires_grad])]
     is_filled = False
-    for name, child in children_of(backbone):
+    for name, child in _children_of(backbone):
         trained = {f"{name}.{inner}": p for inner, p in child.named_parameters() if p.requires_grad}
         has_matrix = any(p.ndim > 1 for p in trained.values())
         if has_matrix and is_filled:
@@ -79,7 +84,7 @@ def layers_of(backbone: nn.Module) -> list[Layer]:
     return layers
 
 
-def children_of(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _children_of(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The children by name; those of containers in place of these."""
     for name, child in backbone.named_children():
         if isinstance(child, nn.Sequential | nn.ModuleList):
@@ -88,23 +93,28 @@ def children_of(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
+def build_classifier(backbone: nn.Module, num_classes: int, image_size: int, dropout: float) -> Classifier:
+    """A backbone with a new head. Raises UserError for an image size that the backbone does not take."""
+    return Classifier(backbone, feature_size(backbone, image_size), num_classes, dropout)
+
+
 def parameter_groups(network: Classifier, config: Config) -> list[dict[str, Any]]:
     """The optimizer's groups: the head's first, then each trained layer's from the top down, with its own rate.
 
     "begins" is the share of the training at which a group starts to be trained.
     """
-    groups = split_by_decay(list(network.head.parameters()), config.lr, config.weight_decay, 0.0)
+    groups = _split_by_decay(list(network.head.parameters()), config.lr, config.weight_decay, 0.0)
     if config.strategy == "head":
         return groups
     rate, num = config.lr * config.backbone_lr, len(network.layers)
     for depth, layer in enumerate(reversed(network.layers)):
         parameters = [network.backbone.get_parameter(name) for name in layer.parameters]
         begins = config.thaw * (depth + 1) / num if config.strategy == "gradual" else 0.0
-        groups += split_by_decay(parameters, rate * config.layer_decay**depth, config.weight_decay, begins)
+        groups += _split_by_decay(parameters, rate * config.layer_decay**depth, config.weight_decay, begins)
     return groups
 
 
-def split_by_decay(parameters: list[nn.Parameter], lr: float, decay: float, begins: float) -> list[dict[str, Any]]:
+def _split_by_decay(parameters: list[nn.Parameter], lr: float, decay: float, begins: float) -> list[dict[str, Any]]:
     """Matrices and filters with weight decay, biases and norm scales without; no empty group."""
     parts = [([p for p in parameters if p.ndim > 1], decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
     return [{"params": part, "lr": lr, "weight_decay": d, "begins": begins} for part, d in parts if part]
@@ -119,11 +129,62 @@ def num_frozen_at(done: float, num_layers: int, config: Config) -> int:
     return num_layers - min(num_layers, int(done / config.thaw * num_layers + 1e-9))
 
 
-def build_model(name: str, num_classes: int) -> nn.Module:
-    """This project's own network by name, untrained: small."""
-    if name != "small":
-        raise ValueError(f"name is {name}; the only network here is small")
-    return SmallNet(num_classes)
+def build_network(architecture: str, num_classes: int) -> tuple[nn.Module, str]:
+    """An untrained network with its own head, and the head's name. Raises UserError for one that is not known."""
+    kind, _, name = architecture.partition(":")
+    if kind == "timm":
+        timm: Any = importlib.import_module("timm")
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+        except RuntimeError as error:
+            raise UserError("timm has no such model", f"--backbone {architecture}", "see timm.list_models()") from error
+    elif kind == "torchvision":
+        models: Any = importlib.import_module("torchvision.models")
+        try:
+            network = models.get_model(name.partition(".")[0], weights=None, num_classes=num_classes)
+        except (ValueError, TypeError) as error:
+            todo = "see torchvision.models.list_models()"
+            raise UserError("torchvision has no such classifier", f"--backbone {architecture}", todo) from error
+    elif architecture == SMALL:
+        network = SmallNet(num_classes)
+    else:
+        raise UserError("unknown backbone", architecture, "use the version of this project that wrote it")
+    return network, name_of_head(network, num_classes, architecture)
+
+
+def name_of_head(network: nn.Module, num_classes: int, architecture: str) -> str:
+    """The one linear layer that gives the classes; "" for a network that comes without a head."""
+    if num_classes == 0:
+        return ""
+    linear: list[str] = [
+        n for n, m in network.named_modules() if isinstance(m, nn.Linear) and m.out_features == num_classes
+    ]
+    if len(linear) != 1:
+        what = f"{architecture} has {len(linear)} linear layers of {num_classes} outputs"
+        raise UserError("the backbone's head is not plain", what, "choose a backbone that has one")
+    return linear[0]
+
+
+def without_head(network: nn.Module, head: str) -> nn.Module:
+    """The network with its head replaced by the identity: images in, features out."""
+    if head:
+        parent, _, name = head.rpartition(".")
+        setattr(network.get_submodule(parent), name, nn.Identity())
+    return network
+
+
+def feature_size(backbone: nn.Module, image_size: int) -> int:
+    """Number of features of an image. Raises UserError for a size that the backbone does not take."""
+    try:
+        with torch.no_grad():
+            features = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0][:120]
+        where = f"--image-size {image_size} ({reason})"
+        raise UserError("the backbone does not take images of this size", where, "give another") from error
+    if features.ndim != 2:
+        raise UserError("the backbone gives no plain features", f"shape {list(features.shape)}", "choose another")
+    return int(features.shape[1])
 
 
 class SmallNet(nn.Module):
@@ -143,5 +204,5 @@ class SmallNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
         features = self.stages(images)
-        logits: Tensor = self.head(F.adaptive_max_pool2d(features, 1).flatten(1))
+        logits: Tensor = self.head(F.max_pool2d(features, features.shape[2:]).flatten(1))
         return logits

@@ -1,16 +1,14 @@
-"""Weights matched to a network by name; timm's, found in their usual cache or downloaded; the run's own file.
+"""Pretrained weights: matched to a network by name; those of timm found in their usual cache or downloaded.
 
 timm's weights lie in Hugging Face's cache (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 """
 
-import hashlib
 import http.client
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from core.errors import UserError
 from core.weights import content_length, unobtainable
 
 Weights = Mapping[str, Tensor]
-NUM_NAMED = 4  # of the weights that do not fit, in a message of one line
+_NUM_NAMED = 4  # of the weights that do not fit, in a message of one line
 
 
 def hub_file(repository: str, name: str = "model.safetensors") -> Path:
@@ -53,7 +51,7 @@ def load_weights(network: nn.Module, weights: Weights, *, head: str, where: obje
     own = network.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if not name.startswith(f"{head}.")}
     given = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{head}.")}
-    faults = [f"{name} is missing" for name in wanted if name not in given and not is_counter(name)]
+    faults = [f"{name} is missing" for name in wanted if name not in given and not _is_counter(name)]
     faults += [f"{name} is not in the network" for name in given if name not in wanted]
     both = [name for name in wanted if name in given]
     for name in both:
@@ -61,12 +59,12 @@ def load_weights(network: nn.Module, weights: Weights, *, head: str, where: obje
             given[name].shape != wanted[name].shape
             or given[name].is_floating_point() != wanted[name].is_floating_point()
         ):
-            faults.append(f"{name} is {described(given[name])}, the network has {described(wanted[name])}")
+            faults.append(f"{name} is {_described(given[name])}, the network has {_described(wanted[name])}")
     unfit = {fault.partition(" ")[0] for fault in faults}
     fitting = {name: given[name] for name in both if name not in unfit}
     if faults and not (partial and any(tensor.ndim > 1 for tensor in fitting.values())):
-        named = "; ".join(faults[:NUM_NAMED]) + (
-            f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else ""
+        named = "; ".join(faults[:_NUM_NAMED]) + (
+            f"; and {len(faults) - _NUM_NAMED} more" if len(faults) > _NUM_NAMED else ""
         )
         todo = "give a file of this backbone" + ("" if partial else ", or --partial-weights to take what fits")
         raise UserError("the weights do not fit the backbone", f"{where}: {named}", todo)
@@ -77,33 +75,14 @@ def load_weights(network: nn.Module, weights: Weights, *, head: str, where: obje
     return faults
 
 
-def is_counter(name: str) -> bool:
+def _is_counter(name: str) -> bool:
     """Whether a buffer counts a norm's batches, which older files lack and nothing depends on."""
     return name.endswith(".num_batches_tracked")
 
 
-def described(tensor: Tensor) -> str:
+def _described(tensor: Tensor) -> str:
     """A tensor's dtype and shape."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def to_bytes(weights: Weights) -> bytes:
-    """A safetensors file's content."""
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-
-
-def from_bytes(path: Path, sha256: str) -> Weights:
-    """The tensors of a safetensors file that has to be as it was written. Raises UserError for any other."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or "unreadable").lower()
-        raise UserError(
-            "the run's backbone is missing", f"{path} ({reason})", "put it back, or start a new run"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UserError("the run's backbone was changed", f"{path}: digest mismatch", "put it back, or start a new run")
-    return safetensors.torch.load(content)
 
 
 def report_unfit(faults: Sequence[str]) -> None:

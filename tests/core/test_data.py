@@ -33,7 +33,7 @@ class Numbers:
         """A sample."""
         if index == self.at:
             if self.fault == "raises":
-                raise ValueError("no picture")
+                raise ValueError("no image")
             if self.fault == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fault == "hangs":
@@ -42,7 +42,7 @@ class Numbers:
 
     def name(self, index: int) -> str:
         """What messages call it."""
-        return f"folder/picture-{index}.jpg"
+        return f"folder/image-{index}.jpg"
 
 
 ORDER = Order(num_samples=23, batch_size=4, seed=5)
@@ -130,7 +130,7 @@ def test_a_batch_that_ranks_cannot_share_is_a_user_error() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_loaded_is_named(workers: int) -> None:
-    with pytest.raises(RunError, match=r"folder/picture-13\.jpg \(ValueError: no picture\)"):
+    with pytest.raises(RunError, match=r"folder/image-13\.jpg \(ValueError: no image\)"):
         list(StreamLoader(Numbers(fault="raises"), Order(23, 4, training=False), workers=workers).batches(0))
 
 
@@ -162,15 +162,46 @@ def test_a_worker_that_is_killed_is_named(at: int) -> None:
         assert (code, text.count("\n")) == (1, 1)
 
 
-def test_a_worker_that_hangs_ends_the_wait_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # torch waits this long for its end
-    loader, began = (
-        StreamLoader(Numbers(fault="hangs"), Order(23, 4, training=False), workers=1, timeout_seconds=1),
-        time.monotonic(),
-    )
+@pytest.mark.parametrize("fault", ["hangs", "is stopped", "is stopped with a batch queued"])
+def test_a_worker_that_gives_no_batch_ends_the_wait_in_the_stated_time(fault: str) -> None:
+    source = Numbers(fault=fault, at=13 if fault == "hangs" else -1)
+    loader = StreamLoader(source, Order(23, 2, training=False), workers=2, timeout_seconds=1)
+    batches, began = loader.batches(0), time.monotonic()
+    next(batches)
+    if fault != "hangs":
+        if "queued" in fault:
+            time.sleep(0.5)  # the tensors of a queued batch have to be fetched from the worker all the same
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
+        os.kill(multiprocessing.active_children()[1].pid or 0, signal.SIGSTOP)
     with pytest.raises(RunError, match="a data worker hangs: no batch for 1 seconds"):
-        list(loader.batches(0))
-    assert time.monotonic() - began < 60
+        list(batches)
+    assert time.monotonic() - began < 20
+    assert not multiprocessing.active_children()
+
+
+def test_leaving_with_a_stopped_worker_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # torch waits this long for its end
+    batches = make("1").batches(0)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGSTOP)
+    batches.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: no file </torch_1>: full", "full"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It may be out of shared memory.", "Bus error"),
+    ],
+)
+def test_too_little_shared_memory_is_named_with_its_reason_and_its_cure(text: str, where: str) -> None:
+    def collate(samples: list[Any]) -> Any:
+        raise RuntimeError(text)
+
+    with pytest.raises(RunError, match=rf"{where}.*/dev/shm.*--workers 0") as caught:
+        list(StreamLoader(Numbers(), ORDER, workers=1, collate=collate).batches(0))
+    assert "Traceback" not in str(caught.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

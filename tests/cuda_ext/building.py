@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cuda_ext import build, compiler, library
+from cuda_ext import build, compiler, kernel_library
 
 SAMPLE = Path(__file__).parent / "sample"
 PLAIN_SOURCE = '#include "answer.h"\nextern "C" int answer() { return ANSWER; }\n'  # no torch: compiled in no time
@@ -82,9 +82,9 @@ def start(
         signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's processes ignore it
         build._active.clear()
         build._statuses.clear()
-        library.CSRC = csrc
+        kernel_library.CSRC = csrc
         if not whole:
-            compiler.start = Forked  # type: ignore[assignment]
+            compiler.start = Forked  # type: ignore[assignment, misc]
         if before is not None:
             before()
         answer: dict[str, Any] = {"active": None, "error": None}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cuda_ext import build, library
+from cuda_ext import build, kernel_library
 from tests.cuda_ext import building
 from tests.cuda_ext.building import SAMPLE, Answer, compute, plain_sources, run
 from tests.cuda_ext.conftest import NUM_PROCESSES
@@ -38,8 +38,8 @@ def test_the_cache_is_private_and_holds_nothing_but_the_library(race: tuple[Path
 SECOND_START = """
 import sys
 from pathlib import Path
-from cuda_ext import build, library
-library.CSRC = Path(sys.argv[1])
+from cuda_ext import build, kernel_library
+kernel_library.CSRC = Path(sys.argv[1])
 events = []
 sys.addaudithook(lambda name, arguments: events.append((name, arguments)) if watching else None)
 watching = True
@@ -137,7 +137,7 @@ def test_a_build_that_the_system_killed_is_tried_again(home: Path, tmp_path: Pat
 
 def test_a_build_without_end_is_ended(home: Path, tmp_path: Path) -> None:
     def hurry() -> None:
-        library.BUILD_SECONDS = 0.2
+        kernel_library.BUILD_SECONDS = 0.2
 
     answer = run(tmp_path / "child", SAMPLE, before=hurry)
     assert str(answer.reason).startswith("compiling took longer than 0 s")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cuda_ext import build, cache, library, toolchain
-from cuda_ext.library import Recipe
+from cuda_ext import build, cache, kernel_library, toolchain
+from cuda_ext.kernel_library import Recipe
 from tests.cuda_ext.building import SAMPLE, plain_sources, run
 
 SOMEBODY = 12345
@@ -123,11 +123,11 @@ def test_a_lock_file_that_nobody_holds_is_no_lock(compiled: Path, tmp_path: Path
 def test_a_lock_that_is_held_is_told_of_and_given_up_in_time(home: Path, tmp_path: Path) -> None:
     sources = plain_sources(tmp_path / "csrc")
     recipe = Recipe("cpu", sources)
-    lock = home / f"{library.name_of(recipe, '', library.read_sources(recipe))}.lock"
+    lock = home / f"{kernel_library.name_of(recipe, '', kernel_library.read_sources(recipe))}.lock"
     home.mkdir(mode=0o700, parents=True)
 
     def hurry() -> None:
-        library.NOTICE_SECONDS, library.LOCK_SECONDS = 0.0, 1.0
+        kernel_library.NOTICE_SECONDS, kernel_library.LOCK_SECONDS = 0.0, 1.0
 
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -142,7 +142,7 @@ def test_a_library_that_was_built_meanwhile_is_taken(compiled: Path) -> None:
     recipe = Recipe("cpu", SAMPLE)
     tools = toolchain.find("cpu")
     folder = compiled.parents[1]
-    assert library.build_in(folder, recipe, "", tools, again=False, because="") == (compiled, False)
+    assert kernel_library.build_in(folder, recipe, "", tools, again=False, because="") == (compiled, False)
 
 
 def test_what_a_library_is_made_from_makes_its_name(
@@ -152,14 +152,14 @@ def test_what_a_library_is_made_from_makes_its_name(
 
     def name(arch: str = "") -> str:
         recipe = Recipe("cpu", sources)
-        return library.name_of(recipe, arch, library.read_sources(recipe))
+        return kernel_library.name_of(recipe, arch, kernel_library.read_sources(recipe))
 
     names = [name(), name("9.0")]
     (sources / "answer.h").write_text("#define ANSWER 43\n", "utf-8")
     names.append(name())
     (sources / "answer.h").rename(sources / "reply.h")
     names.append(name())
-    monkeypatch.setattr(library, "CFLAGS", [*library.CFLAGS, "-g"])
+    monkeypatch.setattr(kernel_library, "CFLAGS", [*kernel_library.CFLAGS, "-g"])
     names.append(name())
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     names.append(name())

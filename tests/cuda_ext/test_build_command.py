@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cuda_ext import compiler, doctor, library, toolchain
+from cuda_ext import compiler, doctor, kernel_library, toolchain
 from cuda_ext.__main__ import main
-from cuda_ext.library import Recipe
+from cuda_ext.kernel_library import Recipe
 from tests.cuda_ext.building import Forked, plain_sources
 
 Capture = pytest.CaptureFixture[str]
@@ -19,10 +19,10 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture
 def sources(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the commands build here."""
-    monkeypatch.setattr(library, "CSRC", plain_sources(tmp_path / "csrc"))
+    monkeypatch.setattr(kernel_library, "CSRC", plain_sources(tmp_path / "csrc"))
     monkeypatch.setattr(compiler, "start", Forked)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    return library.CSRC
+    return kernel_library.CSRC
 
 
 def rows(text: str) -> dict[str, str]:
@@ -146,7 +146,7 @@ def test_the_doctor_finds_a_gpu_that_pytorch_cannot_use(
 
 def test_the_doctor_recalls_a_failed_build(home: Path, sources: Path, capsys: Capture) -> None:
     recipe = Recipe("cpu")
-    name = library.name_of(recipe, "", library.read_sources(recipe))
+    name = kernel_library.name_of(recipe, "", kernel_library.read_sources(recipe))
     home.mkdir(mode=0o700, parents=True)
     (home / f"{name}.failed.txt").write_text("compiling failed", "utf-8")
     assert main(["doctor"]) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cuda_ext import cache, compiler, library
+from cuda_ext import cache, compiler, kernel_library
 from tests.cuda_ext.building import SAMPLE, Child, at_work_in, compute, plain_sources, run, start, wait_until
 
 REACHED_WITHIN_SECONDS = 150.0
@@ -61,7 +61,7 @@ def compiling(home: Path, tmp_path: Path) -> Child:
 
     def before() -> None:
         os.environ["CXX"] = str(slow)
-        library.BUILD_SECONDS, compiler.GRACE_SECONDS = 2.0, 0.5
+        kernel_library.BUILD_SECONDS, compiler.GRACE_SECONDS = 2.0, 0.5
 
     child = start(tmp_path / "child", plain_sources(tmp_path / "csrc"), before=before)
     assert wait_until(lambda: works("sleep 1000")(home), REACHED_WITHIN_SECONDS), child.stderr()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cuda_ext import library, toolchain
-from cuda_ext.library import Recipe
+from cuda_ext import kernel_library, toolchain
+from cuda_ext.kernel_library import Recipe
 
 ARCHITECTURES = "8.0;9.0+PTX"
 
@@ -16,7 +16,7 @@ def test_the_cuda_sources_compile_for_sm_80_sm_90_and_ptx(home: Path) -> None:
         tools = toolchain.find("cuda")
     except toolchain.Unavailable as reason:
         pytest.skip(str(reason))
-    path, built = library.locate(Recipe("cuda", arch=ARCHITECTURES))
+    path, built = kernel_library.locate(Recipe("cuda", arch=ARCHITECTURES))
     assert built
     content = path.read_bytes()
     assert b"sm_80" in content

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cuda_ext import build, library, toolchain
-from cuda_ext.library import Recipe
+from cuda_ext import build, kernel_library, toolchain
+from cuda_ext.kernel_library import Recipe
 from cuda_ext.toolchain import Unavailable
 from tests.cuda_ext.building import plain_sources
 
@@ -149,13 +149,13 @@ def test_a_pytorch_without_cuda_is_told(bare: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.version, "cuda", None)
     assert toolchain.gpus() == []
     with pytest.raises(Unavailable, match="this PyTorch has no CUDA; install one that has"):
-        library.architectures(Recipe("cuda"))
+        kernel_library.architectures(Recipe("cuda"))
 
 
 def test_no_gpu_is_told(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Unavailable, match="no GPU; python -m cuda_ext build --arch"):
-        library.architectures(Recipe("cuda"))
+        kernel_library.architectures(Recipe("cuda"))
 
 
 def test_compilers_are_told_apart_without_running_them(bare: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import library, reference
+from cuda_ext import kernel_library, reference
 from tests.cuda_ext.cases import augment_case, focal_case, norm_case
 
 SOURCE = Path(__file__).parent / "emulated.cpp"
@@ -23,7 +23,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     target = tmp_path_factory.mktemp("emulated") / "emulated.so"
-    includes = ["-isystem", str(Path(torch.__file__).parent / "include"), "-I", str(library.CSRC)]
+    includes = ["-isystem", str(Path(torch.__file__).parent / "include"), "-I", str(kernel_library.CSRC)]
     flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread"]
     subprocess.run(["g++", *flags, *includes, str(SOURCE), "-o", str(target)], check=True)
     return ctypes.CDLL(str(target))

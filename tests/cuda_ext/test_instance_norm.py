@@ -44,7 +44,7 @@ def check(leaves: list[Tensor | None], grad: Tensor, relu: bool) -> None:
     x, tolerance = mine[0], TOLERANCE[mine[0].dtype]
     y = instance_norm_act(x, mine[1], mine[2], residual=mine[3], relu=relu)
     y.backward(grad)
-    expected = formula(other[0], *other[1:], relu, 1e-5)
+    expected = formula(other[0], other[1], other[2], other[3], relu, 1e-5)
     expected.backward(grad.double())
     assert y.dtype == x.dtype
     assert y.stride() == x.stride()

@@ -1,4 +1,4 @@
-"""What the detector's tests share: one smoke run with its exported file, and small annotated folders of both forms."""
+"""What the detector's tests share: small annotated folders of both forms, and a narrow network."""
 
 import json
 from collections.abc import Callable
@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from projects.detection import model
-from tests.conftest import Once, Program
 
 MakeFolder = Callable[..., Path]
 CLASSES = ("amber", "blue")
@@ -19,43 +17,8 @@ COLORS = ((230, 150, 20), (30, 60, 220))
 NARROW = ((8, 8, 16, 16, 16), 16, 1)  # widths, features and depth of a quick network
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _autograd_first() -> None:
-    """Autograd first used after an export starts threads for which a process cannot be forked; test_resume forks."""
-    torch.ones(1, requires_grad=True).sum().backward()
-
-
-class Smoke(NamedTuple):
-    """A run made with --smoke and exported, and what the two programs said."""
-
-    run_dir: Path
-    trained: str
-    exported: str
-    warned: str
-
-
-@pytest.fixture
-def smoke(program: Program, once: Once) -> Smoke:
-    """The two programs, run once for all tests; each test of them looks at another promise."""
-
-    def run(folder: Path) -> None:
-        commands = {
-            "train": ["projects.detection.train", "--smoke", "--run-dir", folder / "run"],
-            "export": ["projects.detection.export", folder / "run"],
-        }
-        for name, command in commands.items():
-            done = program(*command)
-            assert done.returncode == 0, done.stderr
-            (folder / f"{name}.out").write_text(done.stdout)
-            (folder / f"{name}.err").write_text(done.stderr)
-
-    folder = once("detection-smoke", run)
-    trained, exported, warned = ((folder / name).read_text() for name in ("train.out", "export.out", "train.err"))
-    return Smoke(folder / "run", trained, exported, warned)
-
-
 class Drawn(NamedTuple):
-    """A picture with one or two colored rectangles: pixels, boxes (x1, y1, x2, y2) and labels."""
+    """An image with one or two colored rectangles: pixels, boxes (x1, y1, x2, y2) and labels."""
 
     pixels: np.ndarray[Any, Any]
     boxes: list[tuple[int, int, int, int]]
@@ -63,7 +26,7 @@ class Drawn(NamedTuple):
 
 
 def draw(number: int) -> Drawn:
-    """Picture `number`, of odd size; every fourth has no box."""
+    """Image `number`, of odd size; every fourth has no box."""
     random = np.random.default_rng(number)
     height, width = (int(side) for side in random.integers(44, 75, 2))
     pixels = random.integers(90, 140, (height, width, 3)).astype(np.uint8)
@@ -112,6 +75,14 @@ def voc_xml(stem: str, drawn: Drawn) -> str:
     return f"<annotation><filename>{stem}.jpg</filename>{size}{objects}</annotation>"
 
 
+def edit_voc(root: Path, stem: str, old: str, new: str, times: int = -1) -> None:
+    """Replaces text in an annotation of a VOC folder."""
+    file = root / "Annotations" / f"{stem}.xml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, times))
+
+
 @pytest.fixture
 def make_coco(tmp_path: Path) -> MakeFolder:
     """Makes a folder in COCO form: make_coco(train=8, val=4) writes annotations/instances_SPLIT.json."""
@@ -145,6 +116,14 @@ def write_coco(root: Path, split: str, scenes: list[tuple[int, Drawn]], classes:
             body["annotations"].append({"id": len(body["annotations"]) + 1, "bbox": bbox, **entry})
     body["categories"] = [{"id": 10 * label + 3, "name": name} for label, name in enumerate(classes)]
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(body))
+
+
+def edit_coco(root: Path, act: Callable[[dict[str, Any]], object], split: str = "train") -> None:
+    """Changes the annotations of a COCO folder."""
+    file = root / "annotations" / f"instances_{split}.json"
+    body = json.loads(file.read_text())
+    act(body)
+    file.write_text(json.dumps(body))
 
 
 def summary(run_dir: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""A folder's pictures arrive with their boxes, in both ways of holding them alike, however many workers load them."""
+"""A folder's images arrive with their boxes, held in memory or streamed alike, however many workers load them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +10,18 @@ import torch
 
 from core.accelerator import Accelerator
 from core.errors import UserError
+from core.program import parse_training
 from projects.detection.config import Config
-from projects.detection.data import (
-    Batch,
-    EvaluationLoader,
-    TrainingLoader,
-    canvas_of,
-    load_data,
-    reduced,
-)
-from projects.detection.train import parse_arguments, train
-from tests.projects.detection.conftest import CLASSES, MakeFolder, draw
+from projects.detection.data import canvas_of, load_data
+from projects.detection.loaders import Batch, EvaluationLoader, TrainingLoader, reduced
+from tests.projects.detection.conftest import CLASSES, MakeFolder, draw, edit_coco, edit_voc
 
 TINY = ["--image-size", 64, "--batch-size", 4, "--epochs", 4, "--seed", 3, "--precision", "fp32", "--device", "cpu"]
 TINY += ["--mosaic", 0.5, "--mosaic-until", 0.5, "--zoom", 1.5, "--flip-vertical"]
 
 
 def settings(folder: Path, *more: object) -> Config:
-    return parse_arguments([str(value) for value in ("--data", folder, *TINY, *more)]).config
+    return parse_training(Config, [str(value) for value in ("--data", folder, *TINY, *more)]).config
 
 
 def accelerator() -> Accelerator:
@@ -41,23 +37,13 @@ def assert_equal(a: list[Batch], b: list[Batch]) -> None:
     for (images, targets), (other_images, other_targets) in zip(a, b, strict=True):
         assert torch.equal(images, other_images)
         for one, other in zip(targets, other_targets, strict=True):
-            assert all(torch.equal(one[name], other[name]) for name in ("boxes", "labels", "uncounted"))
+            assert all(torch.equal(one[name], other[name]) for name in ("boxes", "labels", "ignored"))
 
 
-@pytest.mark.parametrize("form", ["voc", "coco"])
-def test_train_val_and_test_are_found(form: str, make_voc: MakeFolder, make_coco: MakeFolder) -> None:
-    data = load_data(settings((make_voc if form == "voc" else make_coco)(train=8, val=3, test=2)))
-    assert list(data.classes) == list(CLASSES)
-    assert data.test is not None
-    assert (len(data.train), len(data.val), len(data.test)) == (8, 3, 2)
-    assert data.canvas[0] % 32 == data.canvas[1] % 32 == 0
-    assert any("8 pictures" in note for note in data.notes)
-
-
-def test_without_val_a_share_is_held_out_and_no_picture_is_in_both(make_voc: MakeFolder) -> None:
+def test_without_val_a_share_is_held_out_and_no_image_is_in_both(make_voc: MakeFolder) -> None:
     data = load_data(settings(make_voc(unsplit=20), "--val-fraction", 0.2))
     assert (len(data.train), len(data.val), data.test) == (16, 4, None)
-    names = {picture.path.name for split in (data.train, data.val) for picture in split.pictures}
+    names = {image.path.name for split in (data.train, data.val) for image in split.images}
     assert len(names) == 20
 
 
@@ -80,7 +66,7 @@ def test_every_epoch_and_seed_is_another_one_and_can_begin_at_any_batch(make_coc
     assert_equal(batches(settings(folder), epoch=0, start=1), first[1:])
 
 
-def test_repeats_make_an_epoch_longer_with_pictures_moved_each_time(make_coco: MakeFolder) -> None:
+def test_repeats_make_an_epoch_longer_with_images_augmented_each_time(make_coco: MakeFolder) -> None:
     config = settings(make_coco(train=4, val=2), "--repeats", 3, "--mosaic", 0)
     loader = TrainingLoader(load_data(config), config, accelerator())
     assert len(loader) == 3
@@ -95,7 +81,7 @@ def test_the_last_epochs_have_no_mosaics(make_coco: MakeFolder) -> None:
     assert late <= 2 < early
 
 
-def test_evaluation_shows_every_picture_once_in_order_and_whole(make_coco: MakeFolder) -> None:
+def test_evaluation_shows_every_image_once_in_order_and_whole(make_coco: MakeFolder) -> None:
     config = settings(make_coco(train=8, val=11))
     data = load_data(config)
     loader = EvaluationLoader(data.val, data, config, accelerator())
@@ -103,49 +89,27 @@ def test_evaluation_shows_every_picture_once_in_order_and_whole(make_coco: MakeF
     assert [row for _, rows in shown for row in rows] == list(range(11))
     assert [len(images) for images, _ in shown] == [8, 3]
     sample, _ = loader.source.load(2, np.random.default_rng(0))
-    picture = data.val.pictures[2]
-    assert sample.boxes.shape == picture.boxes.shape
-    drawn = draw(11)
-    scale = sample.boxes[0] / picture.boxes[0].clip(1e-6)
-    assert picture.boxes.tolist() == [list(box) for box in drawn.boxes]
-    assert np.allclose(scale[picture.boxes[0] > 0], scale.max(), rtol=0.05)
+    image = data.val.images[2]
+    assert image.boxes.tolist() == [list(box) for box in draw(11).boxes]
+    scale = sample.boxes[0] / image.boxes[0].clip(1e-6)
+    assert np.allclose(scale[image.boxes[0] > 0], scale.max(), rtol=0.05)
 
 
-def test_the_canvas_has_the_pictures_proportions_in_multiples_of_32(make_coco: MakeFolder) -> None:
-    pictures = load_data(settings(make_coco(train=6, val=2))).train.pictures
-    assert canvas_of(pictures, 64) == (64, 64)
-    flat = [type(picture)(**{**vars(picture), "width": 640, "height": 480}) for picture in pictures]
-    assert canvas_of(flat, 320) == (256, 320)
-    assert canvas_of([type(p)(**{**vars(p), "width": 480, "height": 640}) for p in flat], 320) == (320, 256)
-    assert canvas_of([type(p)(**{**vars(p), "width": 5000, "height": 10}) for p in flat], 320) == (32, 320)
+@pytest.mark.parametrize(
+    ("width", "height", "longer", "canvas"),
+    [(640, 480, 320, (256, 320)), (480, 640, 320, (320, 256)), (5000, 10, 320, (32, 320)), (60, 50, None, (64, 64))],
+)
+def test_the_canvas_has_the_images_proportions_in_multiples_of_32(
+    width: int, height: int, longer: int | None, canvas: tuple[int, int], make_coco: MakeFolder
+) -> None:
+    image = load_data(settings(make_coco(train=6, val=2))).train.images[0]
+    assert canvas_of([replace(image, width=width, height=height)], longer) == canvas
 
 
-def test_large_pictures_are_held_as_small_as_training_can_use_them() -> None:
+def test_large_images_are_held_as_small_as_training_can_use_them() -> None:
     pixels = np.zeros((600, 800, 3), np.uint8)
     assert reduced(pixels, (90, 120)).shape == (90, 120, 3)
     assert reduced(pixels, (900, 900)) is pixels
-
-
-@pytest.mark.parametrize("resident", ["yes", "no"])
-def test_a_broken_picture_is_named(make_voc: MakeFolder, resident: str, tmp_path: Path) -> None:
-    folder = make_voc(train=8, val=2)
-    broken = folder / "JPEGImages" / "p003.jpg"
-    broken.write_bytes(broken.read_bytes()[:-300])  # its size can still be read
-    argv = ["--data", folder, *TINY, "--resident", resident, "--run-dir", tmp_path / "run"]
-    with pytest.raises(UserError, match=r"not a readable picture: .*p003\.jpg") as caught:
-        train(parse_arguments([str(value) for value in argv]))
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
-
-
-def test_faults_that_are_to_be_skipped_are_said(make_voc: MakeFolder) -> None:
-    folder = make_voc(train=8, val=2)
-    (folder / "JPEGImages" / "p003.jpg").unlink()
-    with pytest.raises(UserError, match="p003"):
-        load_data(settings(folder))
-    data = load_data(settings(folder, "--on-fault", "skip"))
-    assert len(data.train) == 7
-    assert any(note.startswith("left out: ") and "p003" in note for note in data.notes)
 
 
 def test_without_a_box_to_validate_on_it_is_said(make_voc: MakeFolder) -> None:
@@ -153,8 +117,53 @@ def test_without_a_box_to_validate_on_it_is_said(make_voc: MakeFolder) -> None:
     file = folder / "Annotations" / "p009.xml"
     text = file.read_text()
     file.write_text(text[: text.index("<object>")] + "</annotation>")
-    with pytest.raises(UserError, match=r"no boxes to validate on: .* \(1 pictures\)"):
+    with pytest.raises(UserError, match=r"no boxes to validate on: .* \(1 images\)"):
         load_data(settings(folder))
+
+
+def replace_an_image(folder: Path) -> None:
+    path = folder / "JPEGImages" / "p001.jpg"
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def rename_a_class(folder: Path) -> None:
+    edit_voc(folder, "p001", "<name>blue", "<name>amber")
+
+
+@pytest.mark.parametrize("change", [replace_an_image, rename_a_class])
+def test_other_images_or_boxes_have_another_hash_and_another_place_has_not(
+    change: Callable[[Path], None], make_voc: MakeFolder, tmp_path: Path
+) -> None:
+    folder = make_voc(train=8, val=2)
+    before = load_data(settings(folder)).sha256
+    moved = folder.rename(tmp_path / "moved")
+    assert load_data(settings(moved, "--seed", 9)).sha256 == before
+    change(moved)
+    assert load_data(settings(moved)).sha256 != before
+
+
+def test_boxes_that_are_too_small_are_counted_with_the_size_that_keeps_them(make_coco: MakeFolder) -> None:
+    folder = make_coco(train=8, val=2)
+    edit_coco(folder, lambda body: [row.update(bbox=[4, 4, 1.4, 20]) for row in body["annotations"][:3]])
+    (note,) = (note for note in load_data(settings(folder)).notes if "--image-size" in note)
+    assert note.startswith("3 of ")
+    size = int(note.split("--image-size ")[1].split()[0])
+    assert not any("--image-size" in note for note in load_data(settings(folder, "--image-size", size)).notes)
+    assert any("--image-size" in note for note in load_data(settings(folder, "--image-size", size - 32)).notes)
+
+
+def test_classes_that_a_split_lacks_and_copies_between_splits_are_named(make_voc: MakeFolder) -> None:
+    folder = make_voc(train=8, val=3)
+    for number in (9, 10, 11):
+        text = (folder / "Annotations" / f"p{number:03}.xml").read_text()
+        (folder / "Annotations" / f"p{number:03}.xml").write_text(text.replace("blue", "amber"))
+    first, copied = (folder / "JPEGImages" / f"p{number:03}.jpg" for number in (1, 9))
+    copied.write_bytes(first.read_bytes())
+    edit_voc(folder, "p009", "<size>", "<old>", times=1)
+    edit_voc(folder, "p009", "</size>", "</old>", times=1)
+    notes = load_data(settings(folder, "--on-fault", "clip")).notes
+    assert "no val image has a box of blue: the metrics are of the other classes" in notes
+    assert "1 of 3 val images are copies of images in an earlier split" in notes
 
 
 def test_real_blood_cells_are_read_without_a_fault(real_data: Path) -> None:
@@ -163,3 +172,4 @@ def test_real_blood_cells_are_read_without_a_fault(real_data: Path) -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (205, 87, 72)
     assert list(data.classes) == ["Platelets", "RBC", "WBC"]
     assert data.canvas == (64, 64)
+    assert set(CLASSES).isdisjoint(data.classes)

@@ -1,4 +1,4 @@
-"""What is exported sees a picture as training saw it, and gives boxes in the picture's own pixels."""
+"""What is exported sees an image as training saw it, and gives boxes in the image's own pixels."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from projects.detection.augment import Sample, letterbox
 from projects.detection.deploy import Deployed
-from projects.detection.model import Detector
-from projects.detection.selection import Rule
+from projects.detection.detector import Detector
+from projects.detection.nms import Rule
 from projects.detection.synthetic import draw_scenes
 
 CANVAS = (96, 128)
@@ -29,7 +29,7 @@ def deployed(probe: Probe, mean: float = 0.0, std: float = 1 / 255) -> Deployed:
 
 
 @pytest.mark.parametrize(("height", "width"), [(240, 321), (97, 33), (33, 400), (96, 128), (480, 640), (50, 60)])
-def test_the_canvas_is_that_of_training_within_a_grey_level(height: int, width: int) -> None:
+def test_the_canvas_is_that_of_training_within_a_gray_level(height: int, width: int) -> None:
     """Pillow rounds to whole gray levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
     drawn = draw_scenes(1, seed=4)[0].pixels
     pixels = np.pad(drawn, ((0, 500), (0, 700), (0, 0)), mode="reflect")[:height, :width].copy()
@@ -38,10 +38,10 @@ def test_the_canvas_is_that_of_training_within_a_grey_level(height: int, width: 
         deployed(probe)(torch.from_numpy(pixels)[None])
     sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     expected = letterbox(sample, CANVAS).pixels.astype(np.float32)
-    found = probe.seen[0].permute(1, 2, 0).numpy()
-    assert found.shape == (*CANVAS, 3)
-    assert np.abs(found - expected).max() <= 1.01
-    assert np.abs(found - expected).mean() <= 0.5
+    result = probe.seen[0].permute(1, 2, 0).numpy()
+    assert result.shape == (*CANVAS, 3)
+    assert np.abs(result - expected).max() <= 1.01
+    assert np.abs(result - expected).mean() <= 0.5
 
 
 def test_mean_and_deviation_are_taken_out() -> None:
@@ -52,25 +52,25 @@ def test_mean_and_deviation_are_taken_out() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (192, 256), (480, 640)])
-def test_boxes_come_back_in_the_pictures_own_pixels(height: int, width: int) -> None:
+def test_boxes_come_back_in_the_images_own_pixels(height: int, width: int) -> None:
     with torch.inference_mode():
-        found = deployed(Probe())(torch.zeros(3, height, width, 3, dtype=torch.uint8))
+        result = deployed(Probe())(torch.zeros(3, height, width, 3, dtype=torch.uint8))
     scale = width / 128
     expected = scale * torch.tensor([[0.0, 0, 128, 96], [8, 12, 40, 36]]).flip(0)
-    assert found.num.tolist() == [2, 2, 2]
-    assert found.labels[:, :2].tolist() == [[1, 0]] * 3
-    torch.testing.assert_close(found.boxes[0, :2], expected)
+    assert result.num.tolist() == [2, 2, 2]
+    assert result.labels[:, :2].tolist() == [[1, 0]] * 3
+    torch.testing.assert_close(result.boxes[0, :2], expected)
 
 
-def test_boxes_do_not_reach_over_the_pictures_border() -> None:
+def test_boxes_do_not_reach_over_the_images_border() -> None:
     with torch.inference_mode():
-        found = deployed(Probe())(torch.zeros(1, 400, 100, 3, dtype=torch.uint8))  # 24 columns of the canvas
-    assert found.boxes[0, 0, 2] == 100
-    assert found.boxes[0, 1].tolist() == [0, 0, 100, 400]
+        result = deployed(Probe())(torch.zeros(1, 400, 100, 3, dtype=torch.uint8))  # 24 columns of the canvas
+    assert result.boxes[0, 0, 2] == 100
+    assert result.boxes[0, 1].tolist() == [0, 0, 100, 400]
 
 
 def test_a_box_in_the_padding_alone_is_not_given() -> None:
     with torch.inference_mode():
-        found = deployed(Probe())(torch.zeros(1, 400, 20, 3, dtype=torch.uint8))  # 4 columns of the canvas
-    assert found.num.tolist() == [1]
-    assert found.labels[0].tolist() == [0, -1, -1, -1]
+        result = deployed(Probe())(torch.zeros(1, 400, 20, 3, dtype=torch.uint8))  # 4 columns of the canvas
+    assert result.num.tolist() == [1]
+    assert result.labels[0].tolist() == [0, -1, -1, -1]

@@ -17,11 +17,11 @@ def points() -> Points:
     return Points(torch.cat(levels), torch.cat(strides))
 
 
-def target(boxes: list[list[float]], labels: list[int], uncounted: list[bool] | None = None) -> dict[str, Tensor]:
+def target(boxes: list[list[float]], labels: list[int], ignored: list[bool] | None = None) -> dict[str, Tensor]:
     return {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor(labels, dtype=torch.int64),
-        "uncounted": torch.tensor(uncounted or [False] * len(labels), dtype=torch.bool),
+        "ignored": torch.tensor(ignored or [False] * len(labels), dtype=torch.bool),
     }
 
 
@@ -33,7 +33,7 @@ def responsible(box: list[float]) -> tuple[Tensor, Tensor]:
     return every.centers[labels == 2], every.strides[labels == 2]
 
 
-def test_the_points_of_a_box_lie_near_its_middle_and_inside() -> None:
+def test_the_points_of_a_box_lie_near_its_center_and_inside() -> None:
     centers, strides = responsible([20, 30, 60, 62])
     assert len(centers) >= 4
     assert set(strides.tolist()) == {8.0}
@@ -46,9 +46,9 @@ def test_small_boxes_belong_to_fine_levels_and_large_ones_to_coarse(side: int, s
     assert set(strides.tolist()) == {stride}
 
 
-def test_a_point_between_two_boxes_belongs_to_the_nearer_middle_and_a_small_box_keeps_its_points() -> None:
+def test_a_point_between_two_boxes_belongs_to_the_nearer_center_and_a_small_box_keeps_its_points() -> None:
     every = points()
-    drawn = [[10.0, 10, 70, 70], [26, 10, 86, 70], [100, 92, 116, 108], [88, 80, 128, 120]]
+    drawn: list[list[float]] = [[10.0, 10, 70, 70], [26, 10, 86, 70], [100, 92, 116, 108], [88, 80, 128, 120]]
     labels, boxes = assign(every, target(drawn, [0, 1, 2, 0]))
     for x, y, number in ((36, 36, 0), (44, 36, 0), (52, 36, 1), (60, 36, 1), (108, 100, 2)):
         point = (every.centers == torch.tensor([float(x), float(y)])).all(1) & (every.strides == 8)
@@ -66,7 +66,7 @@ def test_points_within_a_box_that_is_not_counted_learn_nothing() -> None:
     assert set(labels[~inside].tolist()) == {BACKGROUND, 1}
 
 
-def test_a_picture_without_boxes_is_all_background() -> None:
+def test_an_image_without_boxes_is_all_background() -> None:
     labels, boxes = assign(points(), target([], []))
     assert (labels == BACKGROUND).all()
     assert boxes.shape == (len(labels), 4)
@@ -112,9 +112,9 @@ def test_a_batch_without_any_box_has_a_finite_loss_and_gradient() -> None:
     logits = torch.zeros(2, len(points().strides), 3, requires_grad=True)
     boxes = torch.zeros(2, len(points().strides), 4, requires_grad=True)
     fits = torch.zeros(2, len(points().strides), requires_grad=True)
-    found = losses(logits, boxes, fits, points(), [target([], []), target([], [])])
-    torch.stack(list(found.values())).sum().backward()
-    assert float(found["box"].detach()) == float(found["fit"].detach()) == 0
+    result = losses(logits, boxes, fits, points(), [target([], []), target([], [])])
+    torch.stack(list(result.values())).sum().backward()
+    assert float(result["box"].detach()) == float(result["fit"].detach()) == 0
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad.abs().sum() > 0

@@ -1,4 +1,4 @@
-"""The small network says one thing for each point, learns one batch by heart, and answers alike in any batch."""
+"""The small network has an output for each point, overfits one batch, and gives the same output in any batch."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from core.evaluation import evaluating
 from projects.detection.model import STRIDES, Small, grid
-from projects.detection.selection import Rule, select
+from projects.detection.nms import Rule, select
 
 WIDTHS = (8, 16, 24, 32, 40)
 
@@ -17,7 +17,7 @@ def tiny(num_classes: int = 2) -> Small:
 
 
 def batch(num: int = 4) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """Dark pictures of 96 by 64 pixels, each with two bright rectangles of two kinds."""
+    """Dark images of 96 by 64 pixels, each with two bright rectangles of two kinds."""
     generator = torch.Generator().manual_seed(0)
     images = 0.1 * torch.randn(num, 3, 64, 96, generator=generator)
     targets = []
@@ -29,11 +29,11 @@ def batch(num: int = 4) -> tuple[Tensor, list[dict[str, Tensor]]]:
             image[label, y : y + 22, x : x + 26] += 2
             boxes.append([x, y, x + 26, y + 22])
         target = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.arange(2)}
-        targets.append({**target, "uncounted": torch.zeros(2, dtype=torch.bool)})
+        targets.append({**target, "ignored": torch.zeros(2, dtype=torch.bool)})
     return images, targets
 
 
-def test_every_point_of_every_level_has_an_answer() -> None:
+def test_every_point_of_every_level_has_an_output() -> None:
     network = tiny(num_classes=5).eval()
     with torch.no_grad():
         logits, boxes, fits, points = network.predict(torch.randn(2, 3, 64, 96))
@@ -49,6 +49,7 @@ def test_every_point_of_every_level_has_an_answer() -> None:
 
 def test_candidates_lie_on_the_canvas_with_scores_between_0_and_1() -> None:
     network = tiny().eval()
+    assert network.box_output.bias is not None
     torch.nn.init.constant_(network.box_output.bias[:4], 4.0)  # boxes that reach far beyond it
     with torch.no_grad():
         boxes, scores = network.candidates(torch.randn(2, 3, 64, 96))
@@ -71,7 +72,7 @@ def test_at_first_nearly_everything_is_background() -> None:
     assert float(logits.sigmoid().mean()) == pytest.approx(0.01, abs=0.005)
 
 
-def test_a_batch_is_learned_by_heart_and_its_boxes_are_found() -> None:
+def test_one_batch_is_overfitted_and_its_boxes_are_found() -> None:
     network, (images, targets) = tiny(), batch()
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     first = last = 0.0
@@ -85,14 +86,14 @@ def test_a_batch_is_learned_by_heart_and_its_boxes_are_found() -> None:
     assert last < 0.35 * first
     network.train()  # with the batch's own statistics: few steps do not settle the running ones
     with torch.no_grad():
-        found = select(*network.candidates(images), Rule(0.3, 0.5, 10))
+        result = select(*network.candidates(images), Rule(0.3, 0.5, 10))
     for number, target in enumerate(targets):
-        boxes, labels = found.boxes[number, : found.num[number]], found.labels[number, : found.num[number]]
+        boxes, labels = result.boxes[number, : result.num[number]], result.labels[number, : result.num[number]]
         for box, label in zip(target["boxes"], target["labels"], strict=True):
             assert any((boxes[labels == label] - box).abs().amax(1) < 6), (box, boxes, labels)
 
 
-def test_a_picture_has_the_same_answer_alone_and_among_others() -> None:
+def test_an_image_has_the_same_output_alone_and_among_others() -> None:
     images, _ = batch()
     with evaluating(network := tiny()):
         together, alone = network.candidates(images), network.candidates(images[2:3])

@@ -13,8 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from core.accelerator import Accelerator
 from projects.detection.config import Config
-from projects.detection.model import Detector
-from projects.detection.selection import Rule, select
+from projects.detection.detector import Detector, hide_ignored
+from projects.detection.nms import Rule, select
 from projects.detection.torchvision_models import FROZEN, build_torchvision, wrap
 
 KINDS = ("ssd", "fasterrcnn", "retinanet", "fcos")
@@ -61,7 +61,7 @@ def tiny(kind: str) -> Detector:
         if parameter.ndim > 1:
             spread = 2.0 if "cls_score" in name else 0.7
             nn.init.normal_(parameter, std=spread * parameter[0].numel() ** -0.5)
-    if kind in ("retinanet", "fcos"):  # they have a class 0 too, which no picture ever has
+    if kind in ("retinanet", "fcos"):  # they have a class 0 too, which no image ever has
         bias = model.head.classification_head.cls_logits.bias.detach()
         bias.fill_(0.0).view(-1, num)[:, 0] = -30
     return wrap(model).eval()
@@ -76,28 +76,28 @@ def test_the_same_boxes_are_found_as_by_torchvision_itself(kind: str) -> None:
     detector = tiny(kind)
     with torch.no_grad():
         expected = detector.get_submodule("model")(images())
-        found = select(*detector.candidates(images()), RULE)
+        result = select(*detector.candidates(images()), RULE)
     assert sum(len(each["boxes"]) for each in expected) > 20
     for number, theirs in enumerate(expected):
-        num = int(found.num[number])
+        num = int(result.num[number])
         assert num == len(theirs["boxes"])
-        torch.testing.assert_close(found.scores[number, :num], theirs["scores"], rtol=0, atol=1e-5)
-        assert torch.equal(found.labels[number, :num] + 1, theirs["labels"])
-        torch.testing.assert_close(found.boxes[number, :num], theirs["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(result.scores[number, :num], theirs["scores"], rtol=0, atol=1e-5)
+        assert torch.equal(result.labels[number, :num] + 1, theirs["labels"])
+        torch.testing.assert_close(result.boxes[number, :num], theirs["boxes"], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_nothing_is_found_nothing_is_given(kind: str) -> None:
     detector = tiny(kind)
     with torch.no_grad():
-        found = select(*detector.candidates(images()), RULE._replace(score_threshold=0.9999))
-    assert found.num.tolist() == [0, 0, 0]
+        result = select(*detector.candidates(images()), RULE._replace(score_threshold=0.9999))
+    assert result.num.tolist() == [0, 0, 0]
 
 
 def targets(num: int) -> list[dict[str, Tensor]]:
-    """Two boxes and one that is not counted in each picture; in the last one none."""
+    """Two boxes and one that is not counted in each image; in the last one none."""
     boxes = torch.tensor([[10.0, 10, 50, 60], [60, 20, 120, 90], [0, 0, 9, 9]])
-    every = {"boxes": boxes, "labels": torch.tensor([0, 2, 1]), "uncounted": torch.tensor([False, False, True])}
+    every = {"boxes": boxes, "labels": torch.tensor([0, 2, 1]), "ignored": torch.tensor([False, False, True])}
     return [every] * (num - 1) + [{name: value[:0] for name, value in every.items()}]
 
 
@@ -140,12 +140,12 @@ def test_named_models_are_built_for_the_users_classes_and_find_boxes_as_torchvis
     for module in model.backbone.modules():  # features that tell places apart, where fresh ones hardly do
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    picture = images(1)[:, :, :64, :64]
+    image = images(1)[:, :, :64, :64]
     with torch.no_grad():
-        expected, found = model(picture)[0], select(*detector.candidates(picture), rule_of(settings))
-    assert int(found.num[0]) == len(expected["boxes"])
-    assert found.labels.max() < NUM_CLASSES
-    torch.testing.assert_close(found.scores[0, : found.num[0]], expected["scores"], rtol=0, atol=1e-5)
+        expected, result = model(image)[0], select(*detector.candidates(image), rule_of(settings))
+    assert int(result.num[0]) == len(expected["boxes"])
+    assert result.labels.max() < NUM_CLASSES
+    torch.testing.assert_close(result.scores[0, : result.num[0]], expected["scores"], rtol=0, atol=1e-5)
 
 
 def rule_of(config: Config) -> Rule:
@@ -168,14 +168,14 @@ def test_ssdlite_has_the_same_gradients_each_time_where_its_last_maps_are_one_pi
     detector = build_torchvision(Config(model="ssdlite320_mobilenet_v3_large"), NUM_CLASSES)
     accelerator = Accelerator(device="cpu", precision="bf16")
     accelerator.prepare(detector, channels_last=detector.channels_last)
-    pictures = torch.rand(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    batch = torch.rand(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     boxes, labels = torch.tensor([[8.0, 8, 40, 40]]), torch.zeros(1, dtype=torch.int64)
-    target = {"boxes": boxes, "labels": labels, "uncounted": torch.zeros(1, dtype=torch.bool)}
+    target = {"boxes": boxes, "labels": labels, "ignored": torch.zeros(1, dtype=torch.bool)}
 
     def gradients() -> dict[str, Tensor]:
         detector.zero_grad()
         with accelerator.autocast():
-            losses = detector(pictures, [target] * 4)
+            losses = detector(batch, [target] * 4)
         sum(losses.values(), torch.zeros(())).backward()
         return {name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None}
 
@@ -183,3 +183,14 @@ def test_ssdlite_has_the_same_gradients_each_time_where_its_last_maps_are_one_pi
     assert all(each.isfinite().all() for each in first.values())
     for _ in range(4):
         assert [name for name, each in gradients().items() if not torch.equal(each, first[name])] == []
+
+
+def test_what_is_in_an_ignored_box_is_hidden_from_training_apart_from_other_boxes() -> None:
+    boxes = torch.tensor([[10.0, 10, 50, 60], [40, 50, 70, 90]])
+    target = {"boxes": boxes, "labels": torch.tensor([0, -1]), "ignored": torch.tensor([False, True])}
+    hidden = hide_ignored(images(1), [target])[0]
+    expected = images(1)[0]
+    expected[:, 50:90, 40:70] = 0
+    expected[:, 50:60, 40:50] = images(1)[0, :, 50:60, 40:50]
+    assert torch.equal(hidden, expected)
+    assert hide_ignored(images(1), [{name: value[:1] for name, value in target.items()}]).equal(images(1))

@@ -14,10 +14,12 @@ import torchvision
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.program import parse_training
 from projects.detection import weights
 from projects.detection.config import Config, Model
-from projects.detection.model import Detector, Small, build_model
-from projects.detection.train import parse_arguments, train
+from projects.detection.detector import Detector
+from projects.detection.model import Small, build_model
+from projects.detection.train import train
 from projects.detection.weights import CLASS_LAYERS, load_weights
 
 SSDLITE: Model = "ssdlite320_mobilenet_v3_large"
@@ -33,7 +35,7 @@ def coco_weights(model: Model = SSDLITE) -> dict[str, Tensor]:
 
 def load(path: Path, model: Model = SSDLITE, num_classes: int = 3) -> Detector:
     config = Config(model=model, weights=str(path))
-    detector = build_model(config, num_classes, begin=False)
+    detector = build_model(config, num_classes, initial_weights=False)
     load_weights(detector, config)
     return detector
 
@@ -110,7 +112,7 @@ def test_a_file_of_another_network_is_refused_by_the_first_name_and_changes_noth
     named = act(tensors)
     path = save(tensors, "other.safetensors")
     config = Config(model=SSDLITE, weights=str(path))
-    detector = build_model(config, 3, begin=False)
+    detector = build_model(config, 3, initial_weights=False)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     with pytest.raises(UserError) as caught:
         load_weights(detector, config)
@@ -155,12 +157,12 @@ def test_coco_weights_are_taken_from_torchvisions_cache(tmp_path: Path, monkeypa
     monkeypatch.setattr(published, "_value_", type(published.value)(address, **rest_of(published.value)))
     made.rename(folder / f"ssdlite_coco-{digits}.pth")
     config = Config(model=SSDLITE, weights="coco")
-    detector = build_model(config, 3, begin=True)
-    found = detector.get_submodule("model").state_dict()["backbone.features.0.0.0.weight"]
-    assert torch.equal(found, tensors["backbone.features.0.0.0.weight"])
+    detector = build_model(config, 3, initial_weights=True)
+    result = detector.get_submodule("model").state_dict()["backbone.features.0.0.0.weight"]
+    assert torch.equal(result, tensors["backbone.features.0.0.0.weight"])
     (folder / f"ssdlite_coco-{digits}.pth").write_bytes(b"changed")
     with pytest.raises(UserError, match="a downloaded file was changed"):
-        build_model(config, 3, begin=True)
+        build_model(config, 3, initial_weights=True)
 
 
 def rest_of(value: Any) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def test_without_network_one_line_says_what_file_to_put_where(
 
 def test_the_class_layers_are_all_that_differs_between_numbers_of_classes() -> None:
     for name, prefixes in CLASS_LAYERS.items():
-        one, two = (shapes(build_model(Config(model=name), num, begin=False)) for num in (2, 5))  # type: ignore[arg-type]
+        one, two = (shapes(build_model(Config(model=name), num, initial_weights=False)) for num in (2, 5))  # type: ignore[arg-type]
         differing = {key.removeprefix("model.") for key in one if one[key] != two[key]}
         assert differing, name
         assert all(key.startswith(prefixes) for key in differing), differing
@@ -202,11 +204,11 @@ def test_a_run_begins_with_a_files_weights_and_an_earlier_runs_checkpoint_is_suc
 ) -> None:
     tiny = ["--num-synthetic", "24", "--image-size", "64", "--batch-size", "8", "--epochs", "1", "--max-steps", "1"]
     tiny += ["--device", "cpu", "--precision", "fp32", "--mosaic", "0", "--lr", "1e-9", "--seed", "1"]
-    train(parse_arguments([*tiny, "--run-dir", str(tmp_path / "first")]))
+    train(parse_training(Config, [*tiny, "--run-dir", str(tmp_path / "first")]))
     checkpoint = tmp_path / "first" / "checkpoints" / "step-00000001"
     for part in ("model", "ema"):
         file, run = checkpoint / f"{part}.safetensors", tmp_path / part
-        train(parse_arguments([*tiny, "--weights", str(file), "--lr", "1e-12", "--run-dir", str(run)]))
+        train(parse_training(Config, [*tiny, "--weights", str(file), "--lr", "1e-12", "--run-dir", str(run)]))
         new = safetensors.torch.load_file(run / "checkpoints" / "step-00000001" / "model.safetensors")
         old = weights.read_tensors(file)
         difference = max(float((new[key] - old[key]).abs().max()) for key in new if key.endswith("0.weight"))

@@ -1,28 +1,18 @@
-"""What the forecaster's tests share: one smoke run with its exported file, and small tables."""
+"""What the forecaster's tests share: small tables, and settings of a training that takes a second."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from projects.forecast.synthetic import generate
-from tests.conftest import Once, Program
-from tests.smoke import Smoke, smoke_run
 
 MakeTable = Callable[..., Path]
 COLUMNS = ("tide", "load")
 TINY = ["--lookback", 24, "--horizon", 6, "--segment", 6, "--width", 8, "--batch-size", 20, "--epochs", 2, "--lr", 0.01]
 TINY += ["--log-every", 3, "--device", "cpu", "--ema", 0, "--patience", 0]
-
-
-@pytest.fixture
-def smoke(program: Program, once: Once) -> Smoke:
-    """The smoke run and its export."""
-    return smoke_run("forecast", program, once)
 
 
 @pytest.fixture
@@ -62,11 +52,5 @@ def write_synthetic(path: Path, num: int, seed: int = 0) -> Path:
     series = generate(num, seed)
     rows = [["time", *series.columns]]
     for number, values in enumerate(series.values):
-        rows.append([series.shown(number), *(repr(float(value)) for value in values)])
+        rows.append([series.time_of(number), *(repr(float(value)) for value in values)])
     return write(path, rows)
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    """summary.json without settings, and without what two equal runs may differ in."""
-    numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
-    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}

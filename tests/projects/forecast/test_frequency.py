@@ -1,24 +1,24 @@
-"""The rhythm of rows is found, and continued as a calendar does."""
+"""How far apart rows are is detected, and continued as a calendar does."""
 
 import numpy as np
 import pytest
 
 from core.errors import UserError
-from projects.forecast.frequency import DAY, HOUR, MINUTE, Frequency, Times, find_rhythm
+from projects.forecast.frequency import DAY, HOUR, MINUTE, Frequency, Times, find_steps
 
 
 def times(*texts: str) -> Times:
     return np.array(texts, dtype="datetime64[us]")
 
 
-def found(some: Times) -> Frequency:
-    return find_rhythm(some, [f"row {number}: {time}" for number, time in enumerate(some)]).frequency
+def detected(some: Times, expected: Frequency | None = None) -> Frequency:
+    return find_steps(some, [f"row {number}: {time}" for number, time in enumerate(some)], expected).frequency
 
 
 def test_rows_of_a_quarter_of_an_hour() -> None:
     some = np.datetime64("2024-01-01", "us") + np.arange(20) * np.timedelta64(15, "m")
-    assert str(found(some)) == "15 minutes"
-    assert found(some).after(some[-1], 2).tolist() == times("2024-01-01T05:00", "2024-01-01T05:15").tolist()
+    assert str(detected(some)) == "15 minutes"
+    assert detected(some).after(some[-1], 2).tolist() == times("2024-01-01T05:00", "2024-01-01T05:15").tolist()
 
 
 @pytest.mark.parametrize(
@@ -28,27 +28,52 @@ def test_rows_of_a_quarter_of_an_hour() -> None:
         (("2023-10-15", "2024-01-15", "2024-04-15"), "3 months", ("2024-07-15", "2024-10-15")),
         (("2024-01-31", "2024-02-29", "2024-03-31"), "1 month end", ("2024-04-30", "2024-05-31")),
         (("2022-06-30", "2022-09-30", "2022-12-31"), "3 month ends", ("2023-03-31", "2023-06-30")),
-        (("2020-02-29", "2021-02-28", "2022-02-28"), "12 month ends", ("2023-02-28", "2024-02-29")),
+        (("2020-02-29", "2021-02-28", "2022-02-28"), "12 months", ("2023-02-28", "2024-02-29")),
         (("2020-07-01", "2021-07-01", "2022-07-01"), "12 months", ("2023-07-01", "2024-07-01")),
+        (("2023-11-30", "2023-12-30", "2024-01-30"), "1 month", ("2024-02-29", "2024-03-30")),
+        (("2023-12-29", "2024-01-29", "2024-02-29", "2024-03-29"), "1 month", ("2024-04-29", "2024-05-29")),
+        (("2022-12-31", "2023-01-31", "2023-02-28"), "1 month end", ("2023-03-31", "2023-04-30")),
+        (("2024-02-28", "2024-02-29", "2024-03-01", "2024-03-04"), "1 business day", ("2024-03-05", "2024-03-06")),
+        (("2024-02-29", "2024-03-01", "2024-03-04"), "1 business day", ("2024-03-05", "2024-03-06")),
         (("2024-02-26", "2024-02-27", "2024-02-28"), "1 day", ("2024-02-29", "2024-03-01")),
         (("2024-01-01", "2024-01-08", "2024-01-15"), "7 days", ("2024-01-22", "2024-01-29")),
     ],
 )
 def test_calendars_go_on_as_people_expect(rows: tuple[str, ...], text: str, next_ones: tuple[str, ...]) -> None:
-    frequency = found(times(*rows))
+    frequency = detected(times(*rows))
     assert str(frequency) == text
     assert frequency.after(times(*rows)[-1], 2).tolist() == times(*next_ones).tolist()
-    assert Frequency.from_plain(frequency.to_plain()) == frequency
 
 
 def test_a_missing_month_is_a_step_of_two() -> None:
     some = times("2024-01-01", "2024-02-01", "2024-04-01", "2024-05-01", "2024-06-01")
-    assert find_rhythm(some, [""] * 5).steps.tolist() == [1, 1, 2, 1, 1]
+    assert find_steps(some, [""] * 5).steps.tolist() == [1, 1, 2, 1, 1]
+
+
+def test_a_missing_business_day_is_a_step_of_two() -> None:
+    some = times("2024-02-29", "2024-03-01", "2024-03-04", "2024-03-06", "2024-03-07")
+    assert find_steps(some, [""] * 5).steps.tolist() == [1, 1, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (("2024-04-30", "2024-06-30", "2024-08-31"), Frequency("month", 2, 31)),
+        (("2024-04-30", "2024-06-30", "2024-09-30"), Frequency("month", 1, 31)),
+        (("2024-03-04", "2024-03-05", "2024-03-06"), Frequency("business day", 1)),
+        (("2024-03-04", "2024-03-05", "2024-03-06"), Frequency("microsecond", DAY)),
+    ],
+)
+def test_a_short_table_is_read_with_the_frequency_that_is_expected(
+    rows: tuple[str, ...], expected: Frequency
+) -> None:
+    like = (expected.unit, expected.count) != ("month", 1)  # rows two months apart are no rows one month apart
+    assert (detected(times(*rows), expected) == expected) == like
 
 
 def test_no_forecast_goes_beyond_the_year_9999() -> None:
-    assert len(Frequency("month", 1).after(np.datetime64("9999-06-01", "us"), 6)) == 6
-    for frequency in (Frequency("month", 1), Frequency("microsecond", 31 * DAY)):
+    assert len(Frequency("month", 1, 1).after(np.datetime64("9999-06-01", "us"), 6)) == 6
+    for frequency in (Frequency("month", 1, 1), Frequency("microsecond", 31 * DAY)):
         with pytest.raises(UserError, match="9999"):
             frequency.after(np.datetime64("9999-06-01", "us"), 7)
 
@@ -62,9 +87,10 @@ def test_no_forecast_goes_beyond_the_year_9999() -> None:
         (Frequency("microsecond", DAY), 720, 7),
         (Frequency("microsecond", 7 * DAY), 720, 52),
         (Frequency("microsecond", 7 * HOUR), 720, 1),
-        (Frequency("month", 1), 36, 12),
-        (Frequency("month end", 3), 36, 4),
-        (Frequency("month", 12), 36, 1),
+        (Frequency("month", 1, 1), 36, 12),
+        (Frequency("month", 3, 31), 36, 4),
+        (Frequency("month", 12, 1), 36, 1),
+        (Frequency("business day", 1), 36, 5),
         (Frequency("row", 1), 36, 1),
     ],
 )

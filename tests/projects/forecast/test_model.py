@@ -16,7 +16,7 @@ from projects.forecast.model import (
     moving_average,
     seasonal_naive,
     solve_dlinear,
-    spread_out,
+    raw_to_levels,
 )
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,7 @@ def test_levels_lie_round_the_point_forecast_in_their_order() -> None:
     raw = torch.tensor([[5.0, 0.0, 1.0, 0.0, 1.0]])
     near, far = F.softplus(torch.tensor([0.0, 1.0])).tolist()
     expected = [5 - near - far, 5 - near, 5, 5 + near, 5 + near + far]
-    torch.testing.assert_close(spread_out(raw)[0], torch.tensor(expected))
+    torch.testing.assert_close(raw_to_levels(raw)[0], torch.tensor(expected))
 
 
 @pytest.mark.parametrize("model", ["segrnn", "lstm"])
@@ -132,11 +132,11 @@ def test_a_raised_window_is_forecast_as_raised(name: str) -> None:
 def test_a_learned_share_of_the_last_row_holds_at_each_step_and_column() -> None:
     network, _ = built("segrnn, anchor")
     assert isinstance(network, Reversible)
-    assert network.kept is not None
+    assert network.share is not None
     some = windows()
     torch.testing.assert_close(network(some + 7), network(some) + 7, atol=1e-3, rtol=0)
     with torch.no_grad():
-        network.kept[5:, 1] = 0.25
+        network.share[5:, 1] = 0.25
     raised = network(some + 8) - network(some)
     torch.testing.assert_close(raised[:, 5:, 1], torch.full_like(raised[:, 5:, 1], 2.0), atol=1e-3, rtol=0)
     torch.testing.assert_close(raised[:, :5], torch.full_like(raised[:, :5], 8.0), atol=1e-3, rtol=0)
@@ -186,15 +186,15 @@ def test_dlinear_is_the_sum_of_two_linear_maps() -> None:
 
 def test_the_closed_form_is_the_least_squares_optimum() -> None:
     values = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)).cumsum(0) / 20
-    solved = solve_dlinear(values, 10, 4, ridge=1e-9)
+    solved = solve_dlinear([values], 10, 4, ridge=1e-9)
     both = values.unfold(0, 14, 1).reshape(-1, 14).double()
     design = torch.cat([both[:, :10], torch.ones(len(both), 1, dtype=torch.float64)], dim=1)
     expected = design @ torch.linalg.lstsq(design, both[:, 10:]).solution
-    found = solved(both[:, :10, None].float())[..., 0, 0].double()
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    forecast = solved(both[:, :10, None].float())[..., 0, 0].double()
+    torch.testing.assert_close(forecast, expected, atol=1e-3, rtol=0)
 
 
-def test_seasonal_naive_says_the_last_season_again() -> None:
+def test_seasonal_naive_repeats_the_last_season() -> None:
     series = torch.arange(20.0)[None, :, None]
     assert seasonal_naive(series, 7, 4)[0, :, 0, 0].tolist() == [16, 17, 18, 19, 16, 17, 18]
     assert seasonal_naive(series, 3, 1)[0, :, 0, 0].tolist() == [19, 19, 19]

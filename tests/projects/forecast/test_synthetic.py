@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from projects.forecast.synthetic import COLUMNS, DAY, WEEK, generate
+from projects.forecast.synthetic import COLUMNS, generate
 
 
 def test_shapes_and_times() -> None:
     series = generate(500, seed=0)
     assert series.values.shape == (500, len(COLUMNS))
     assert np.isfinite(series.values).all()
-    assert (series.shown(0), series.shown(499)) == ("2022-01-03 00:00:00", "2022-01-23 19:00:00")
+    assert (series.time_of(0), series.time_of(499)) == ("2022-01-03 00:00:00", "2022-01-23 19:00:00")
 
 
 def test_the_same_seed_gives_the_same_rows_and_leaves_the_global_state_alone() -> None:

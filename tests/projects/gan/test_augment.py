@@ -1,10 +1,10 @@
-"""The augmentations: gradients pass, each does what it says, and auto looks at how many pictures there are."""
+"""The augmentations: gradients pass, each does what it says, and auto looks at how many images there are."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from projects.gan.augment import chosen, differentiable_augment
+from projects.gan.augment import differentiable_augment, parse_policy
 
 POLICIES = [("color",), ("translation",), ("cutout",), ("color", "translation", "cutout")]
 
@@ -15,7 +15,7 @@ def images(num: int = 64, channels: int = 3, size: int = 16) -> Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("policy", POLICIES, ids="-".join)
-def test_gradients_flow_to_the_pictures_and_shape_and_type_stay(policy: tuple[str, ...], channels: int) -> None:
+def test_gradients_flow_to_the_images_and_shape_and_type_stay(policy: tuple[str, ...], channels: int) -> None:
     torch.manual_seed(0)
     given = images(channels=channels).bfloat16().requires_grad_(True)
     seen = differentiable_augment(given, policy)
@@ -25,23 +25,23 @@ def test_gradients_flow_to_the_pictures_and_shape_and_type_stay(policy: tuple[st
     assert (gradient.abs().sum((1, 2, 3)) > 0).all()
 
 
-def test_without_a_policy_pictures_stay_what_they_are() -> None:
+def test_without_a_policy_images_stay_what_they_are() -> None:
     given = images()
     assert differentiable_augment(given, ()) is given
 
 
-def test_a_translation_moves_each_picture_by_its_own_whole_pixels_and_fills_with_0() -> None:
+def test_a_translation_moves_each_image_by_its_own_whole_pixels_and_fills_with_0() -> None:
     torch.manual_seed(0)
     given = images(200)
     moves = set()
-    for picture, seen in zip(given, differentiable_augment(given, ("translation",)), strict=True):
+    for image, seen in zip(given, differentiable_augment(given, ("translation",)), strict=True):
         fitting = []
         for down in range(-2, 3):
             for right in range(-2, 3):
-                expected = torch.zeros_like(picture)
+                expected = torch.zeros_like(image)
                 to = (slice(max(0, down), 16 + min(0, down)), slice(max(0, right), 16 + min(0, right)))
                 source = (slice(max(0, -down), 16 + min(0, -down)), slice(max(0, -right), 16 + min(0, -right)))
-                expected[:, to[0], to[1]] = picture[:, source[0], source[1]]
+                expected[:, to[0], to[1]] = image[:, source[0], source[1]]
                 if torch.equal(expected, seen):
                     fitting.append((down, right))
         assert len(fitting) == 1
@@ -61,14 +61,14 @@ def test_cutout_blanks_a_square_of_at_most_half_the_side_and_nothing_else() -> N
     assert int(heights.min()) >= 3
 
 
-def test_grey_pictures_stay_grey_under_color() -> None:
+def test_gray_images_stay_gray_under_color() -> None:
     torch.manual_seed(0)
     seen = differentiable_augment(images(channels=1).expand(-1, 3, -1, -1), ("color",))
     assert float((seen[:, 0] - seen[:, 2]).abs().max()) < 1e-6
 
 
 def test_auto_augments_little_data_only() -> None:
-    assert list(chosen("auto", 4_999)) == ["color", "translation", "cutout"]
-    assert list(chosen("auto", 5_000)) == []
-    assert list(chosen("none", 10)) == []
-    assert list(chosen("translation,cutout", 50_000)) == ["translation", "cutout"]
+    assert list(parse_policy("auto", 4_999)) == ["color", "translation", "cutout"]
+    assert list(parse_policy("auto", 5_000)) == []
+    assert list(parse_policy("none", 10)) == []
+    assert list(parse_policy("translation,cutout", 50_000)) == ["translation", "cutout"]

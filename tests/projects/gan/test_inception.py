@@ -19,7 +19,7 @@ def test_without_weights_nothing_takes_their_place(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(inception, "find_spec", lambda name: object())
     assert inception.find_weights(Config()) is None
-    monkeypatch.setattr(inception, "SHA256_BEGINS", "e3b0c442")  # of nothing
+    monkeypatch.setattr(inception, "SHA256_PREFIX", "e3b0c442")  # of nothing
     for folder in (tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "cache", tmp_path / "own"):
         folder.mkdir(parents=True)
         (folder / INCEPTION_FILE).write_bytes(b"")
@@ -33,7 +33,7 @@ def test_without_weights_nothing_takes_their_place(tmp_path: Path, monkeypatch: 
 
 
 class Means(nn.Module):
-    """Six numbers of a picture in place of Inception's 2,048."""
+    """Six numbers of an image in place of Inception's 2,048."""
 
     num_features, seen = 6, 0
 
@@ -41,24 +41,24 @@ class Means(nn.Module):
         super().__init__()
         self.mixed = nn.Linear(6, 6)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        self.seen += len(pictures)
-        x = pictures.float() / 255
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        x = images.float() / 255
         with torch.no_grad():
             mixed: Tensor = self.mixed(torch.cat([x.mean((2, 3)), x[:, :, :4].mean((2, 3))], dim=1))
         return mixed
 
 
 @pytest.mark.filterwarnings(*IGNORED)
-def test_torchmetrics_gets_every_picture_and_its_fid_is_the_frechet_distance_of_its_features() -> None:
+def test_torchmetrics_gets_every_image_and_its_fid_is_the_frechet_distance_of_its_features() -> None:
     pytest.importorskip("torchmetrics")
     random = torch.Generator().manual_seed(0)
     real, fake = (torch.randint(0, high, (120, 8, 8, 3), dtype=torch.uint8, generator=random) for high in (256, 200))
     torch.manual_seed(0)
     network = Means()
-    found = inception.fid_kid(network, real, fake, torch.device("cpu"))
-    assert network.seen == 240  # each picture once, for both metrics
+    result = inception.fid_kid(network, real, fake, torch.device("cpu"))
+    assert network.seen == 240  # each image once, for both metrics
     features = [gaussian(network(pixels.permute(0, 3, 1, 2))) for pixels in (real, fake)]
-    assert found["fid"] == pytest.approx(frechet_distance(*features), rel=1e-3)
-    assert found["kid"] > 0
-    assert found["kid_deviation"] >= 0
+    assert result["fid"] == pytest.approx(frechet_distance(*features), rel=1e-3)
+    assert result["kid"] > 0
+    assert result["kid_deviation"] >= 0

@@ -1,4 +1,4 @@
-"""The two games and the penalty, against values worked out by hand."""
+"""The losses and the penalty, against values worked out by hand."""
 
 import math
 
@@ -25,11 +25,11 @@ def test_nonsaturating() -> None:
     assert float(generator_loss("nonsaturating", FAKE)) == pytest.approx((softplus(3) + softplus(-0.25)) / 2)
 
 
-@pytest.mark.parametrize("game", ["hinge", "nonsaturating"])
-def test_the_generator_gains_where_the_discriminator_loses(game: str) -> None:
+@pytest.mark.parametrize("kind", ["hinge", "nonsaturating"])
+def test_the_generator_gains_where_the_discriminator_loses(kind: str) -> None:
     fake = FAKE.clone().requires_grad_(True)
-    (of_generator,) = torch.autograd.grad(generator_loss(game, fake), fake)  # type: ignore[arg-type]
-    (of_discriminator,) = torch.autograd.grad(discriminator_loss(game, REAL, fake), fake)  # type: ignore[arg-type]
+    (of_generator,) = torch.autograd.grad(generator_loss(kind, fake), fake)  # type: ignore[arg-type]
+    (of_discriminator,) = torch.autograd.grad(discriminator_loss(kind, REAL, fake), fake)  # type: ignore[arg-type]
     assert (of_generator < 0).all()
     assert (of_discriminator >= 0).all()
     assert of_discriminator[1] > 0
@@ -52,6 +52,6 @@ def test_r1_is_half_the_squared_gradient_and_so_is_its_own_derivative() -> None:
     norm = float(images.square().sum((1, 2, 3)).mean())
     penalty = r1_penalty(network, images.bfloat16(), torch.zeros(5, dtype=torch.int64))
     assert penalty.dtype == torch.float32
-    assert penalty.item() == pytest.approx(0.5 * 4 * 1.5**2 * norm, rel=1e-2)  # the pictures were rounded
+    assert penalty.item() == pytest.approx(0.5 * 4 * 1.5**2 * norm, rel=1e-2)  # the images were rounded
     (derivative,) = torch.autograd.grad(penalty, network.weight)
     assert float(derivative) == pytest.approx(2 * penalty.item() / 1.5, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The measures against closed forms and constructed sets; collapse and copies are found where they were planted."""
+"""The measures against closed forms and constructed sets; collapse and copies are detected where they were planted."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_set_that_is_moved_is_as_far_as_it_was_moved() -> None:
     assert frechet_distance(gaussian(features), gaussian(features + 3)) == pytest.approx(9 * 5, rel=1e-5)
 
 
-def test_precision_falls_with_samples_off_the_manifold_and_recall_with_parts_not_drawn() -> None:
+def test_precision_falls_with_samples_off_the_manifold_and_recall_with_parts_that_are_missing() -> None:
     left, right, far = points(100, 2), points(100, 2, 1) + 50, points(100, 2, 2) + 500
     real = torch.cat([left, right])
     assert precision_recall(real, real) == (1.0, 1.0)
@@ -64,7 +64,7 @@ def test_precision_falls_with_samples_off_the_manifold_and_recall_with_parts_not
     assert precision_recall(real, far) == (0.0, 0.0)
 
 
-def test_diversity_is_1_for_like_sets_and_0_for_a_few_pictures_that_come_again_and_again() -> None:
+def test_diversity_is_1_for_like_sets_and_0_for_a_few_images_that_come_again_and_again() -> None:
     real = points(600, 3) + 100 * (torch.arange(600) % 3)[:, None]
     assert diversity(real, real) == 1
     assert diversity(real, points(600, 3, 1) + 100 * (torch.arange(600) % 3)[:, None]) == pytest.approx(1, abs=0.15)
@@ -84,13 +84,13 @@ def test_a_class_is_covered_from_a_quarter_of_its_real_share_on() -> None:
 def test_collapse_is_named_within_classes_and_across_them() -> None:
     fine = {"diversity": 0.9, "classes_covered": 10.0}
     assert collapse(fine, 10) is None
-    assert "0.10 of the distance between real pictures" in str(collapse({**fine, "diversity": 0.1}, 10))
+    assert "0.10 of the distance between real images" in str(collapse({**fine, "diversity": 0.1}, 10))
     assert "only 4 of 10 classes" in str(collapse({**fine, "classes_covered": 4.0}, 10))
     assert collapse({"diversity": 0.9}, 0) is None
     assert collapse({"diversity": float("nan")}, 0) is not None
 
 
-def test_a_planted_copy_is_found_where_it_lies_and_at_0_grey_levels() -> None:
+def test_a_planted_copy_is_found_where_it_lies_and_at_0_gray_levels() -> None:
     random = torch.Generator().manual_seed(0)
     training = torch.randint(0, 256, (5_000, 4, 4, 3), dtype=torch.uint8, generator=random)
     samples = torch.randint(0, 256, (6, 4, 4, 3), dtype=torch.uint8, generator=random)

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from projects.gan.model import Architecture, Discriminator, Generator, bake_weights, normalize_weights, weighted
+from projects.gan.model import (
+    Architecture,
+    Discriminator,
+    Generator,
+    normalize_weights,
+    remove_spectral_norm,
+    weighted_layers,
+)
 
 ARCHITECTURES: list[Architecture] = ["dcgan", "resnet"]
 LABELS = torch.tensor([0, 1, 2, 0, 1])
@@ -18,21 +25,21 @@ def noise(num: int = 5) -> Tensor:
 @pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3), (32, 1)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_pictures_of_every_size_are_drawn_and_judged(
+def test_images_of_every_size_are_generated_and_classified(
     architecture: Architecture, size: int, channels: int, num_classes: int
 ) -> None:
     torch.manual_seed(0)
-    drawn = Generator(architecture, size, channels, 6, 8, num_classes)(noise(), LABELS)
-    assert drawn.shape == (5, channels, size, size)
-    assert float(drawn.detach().abs().max()) <= 1
-    assert float(drawn.detach().std(0).mean()) > 0.01
-    logits = Discriminator(architecture, size, channels, 8, num_classes, normalized=True)(drawn, LABELS)
+    images = Generator(architecture, size, channels, 6, 8, num_classes)(noise(), LABELS)
+    assert images.shape == (5, channels, size, size)
+    assert float(images.detach().abs().max()) <= 1
+    assert float(images.detach().std(0).mean()) > 0.01
+    logits = Discriminator(architecture, size, channels, 8, num_classes, normalized=True)(images, LABELS)
     assert logits.shape == (5,)
     assert float(logits.detach().std()) > 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_label_changes_picture_and_verdict_only_with_classes(architecture: Architecture) -> None:
+def test_the_label_changes_image_and_verdict_only_with_classes(architecture: Architecture) -> None:
     torch.manual_seed(0)
     for num_classes, expected in ((3, True), (0, False)):
         generator = Generator(architecture, 8, 1, 6, 8, num_classes).eval()
@@ -50,14 +57,14 @@ def test_the_label_changes_picture_and_verdict_only_with_classes(architecture: A
 def test_every_layer_of_the_discriminator_has_spectral_norm_1(architecture: Architecture) -> None:
     torch.manual_seed(0)
     network = Discriminator(architecture, 16, 3, 8, 3, normalized=True)
-    for part in weighted(network):
+    for part in weighted_layers(network):
         with torch.no_grad():
             part.parametrizations.weight.original.mul_(7)  # type: ignore[union-attr, operator]
     with torch.autocast("cpu", torch.bfloat16):
         for _ in range(60):
             network(torch.zeros(1, 3, 16, 16), LABELS[:1])
     network.eval()
-    for part in weighted(network):
+    for part in weighted_layers(network):
         assert part.weight.dtype == torch.float32
         largest = float(torch.linalg.matrix_norm(part.weight.detach().flatten(1), 2))
         assert largest == pytest.approx(1, abs=2e-3), part
@@ -65,12 +72,12 @@ def test_every_layer_of_the_discriminator_has_spectral_norm_1(architecture: Arch
     assert set(buffers.values()) == {torch.float32}
 
 
-def test_plain_weights_that_are_put_in_place_give_the_same_pictures() -> None:
+def test_plain_weights_that_are_put_in_place_give_the_same_images() -> None:
     torch.manual_seed(0)
     generator = Generator("resnet", 8, 3, 6, 8, 3)
     normalize_weights(generator)
     generator(noise(), LABELS)
     expected = generator.eval()(noise(), LABELS).detach()
-    bake_weights(generator)
+    remove_spectral_norm(generator)
     assert not any(parametrize.is_parametrized(part) for part in generator.modules())
     assert float((generator(noise(), LABELS).detach() - expected).abs().max()) < 1e-6

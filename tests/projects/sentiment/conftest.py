@@ -1,23 +1,25 @@
-"""What the classifier's tests share: one smoke run with its exported files, and files of texts."""
+"""What the classifier's tests share: files of texts."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from projects.sentiment.synthetic import write_reviews
-from tests.conftest import Once, Program
-from tests.smoke import Smoke, smoke_run
+from tests.conftest import ROOT
 
 WriteTable = Callable[..., Path]
 
 
 @pytest.fixture
-def smoke(program: Program, once: Once) -> Smoke:
-    """The smoke run with --baseline and its export with --int8."""
-    return smoke_run("sentiment", program, once, train=["--baseline"], export=["--int8"])
+def real_texts() -> Path:
+    """The folder of the real data, in which sst2/ and reviews/ need no unpacking; skips where it is missing."""
+    folder = Path(os.environ.get("ATELIER_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "sst2").is_dir():
+        pytest.skip(f"real data not found in {folder}; set ATELIER_REAL_DATA")
+    return folder
 
 
 @pytest.fixture
@@ -40,9 +42,3 @@ def write_table(tmp_path: Path) -> WriteTable:
         return path
 
     return write
-
-
-def summary(run_dir: Path) -> dict[str, Any]:
-    """summary.json without settings, and without what two equal runs may differ in."""
-    numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
-    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from projects.sentiment.model import Pooling, Reader, Sentiment, reversal, reverse
-from projects.sentiment.vocab import PAD, UNKNOWN
+from projects.sentiment.model import Ensemble, LstmClassifier, Pooling, reorder, reversed_positions
+from projects.sentiment.tokenizer import PAD, UNKNOWN
 
 POOLINGS: tuple[Pooling, ...] = ("max", "mean", "attention")
 
 
-def network(pooling: Pooling = "max", layers: int = 2, **dropouts: float) -> Reader:
+def network(pooling: Pooling = "max", layers: int = 2, **dropouts: float) -> LstmClassifier:
     torch.manual_seed(0)
-    return Reader(30, 3, embedding_size=8, hidden_size=6, layers=layers, pooling=pooling, **dropouts)
+    return LstmClassifier(30, 3, embedding_size=8, hidden_size=6, layers=layers, pooling=pooling, **dropouts)
 
 
 def texts(*lengths: int, longest: int | None = None) -> Tensor:
@@ -56,11 +56,11 @@ def test_it_equals_pytorchs_own_bidirectional_lstm_on_packed_texts() -> None:
 
 def test_rows_are_reversed_within_their_own_length() -> None:
     mask = torch.tensor([[True, True, True], [True, False, True], [True, False, True], [False, False, True]])
-    places = reversal(mask)
+    places = reversed_positions(mask)
     assert places.T.tolist() == [[2, 1, 0, 3], [0, 1, 2, 3], [3, 2, 1, 0]]
     x = torch.arange(24.0).view(4, 3, 2)
-    assert reverse(x, places)[:, 0, 0].tolist() == [12, 6, 0, 18]
-    assert torch.equal(reverse(reverse(x, places), places), x)
+    assert reorder(x, places)[:, 0, 0].tolist() == [12, 6, 0, 18]
+    assert torch.equal(reorder(reorder(x, places), places), x)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -96,10 +96,10 @@ def test_units_are_left_out_of_a_whole_text_at_once() -> None:
     assert {0.0, 2.0} == set(dropped.unique().tolist())
 
 
-def test_members_are_averaged_and_learn_each_by_itself() -> None:
+def test_members_are_averaged_and_trained_independently() -> None:
     ids, members = texts(6, 2), [network(), network()]
     members[1].load_state_dict({name: -tensor for name, tensor in members[0].state_dict().items()})
-    both = Sentiment(members)
+    both = Ensemble(members)
     assert both.train()(ids).shape == (2, 2, 3)
     with torch.inference_mode():
         alone = [member.eval()(ids) for member in members]
@@ -134,7 +134,7 @@ def test_dropout_follows_the_seed() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_gates_that_remember_are_open_to_begin_with() -> None:
+def test_forget_gates_are_open_at_first() -> None:
     for lstm in (*network().forwards, *network().backwards):
         biases = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().chunk(4)
         assert [float(bias.mean()) for bias in biases] == [0, 1, 0, 0]

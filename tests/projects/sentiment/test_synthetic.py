@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from projects.sentiment.synthetic import write_reviews
-from tests.projects.sentiment.conftest import summary
+from tests.forked import summary
 from tests.smoke import Smoke
 
 
@@ -45,6 +45,6 @@ def test_no_word_tells_much_of_the_label() -> None:
 
 
 def test_a_bag_of_words_is_near_chance_where_the_lstm_is_right(smoke: Smoke) -> None:
-    found = summary(smoke.run_dir)
-    assert found["baseline_test_accuracy"] < 0.65
-    assert found["test_accuracy"] > 0.85
+    numbers = summary(smoke.run_dir)
+    assert numbers["baseline_test_accuracy"] < 0.65
+    assert numbers["test_accuracy"] > 0.85

@@ -1,4 +1,4 @@
-"""What the losses look at: the same random filters everywhere, VGGs that are torchvision's, files that are refused."""
+"""The feature networks: the same random filters everywhere, VGGs that are torchvision's, files that are refused."""
 
 import urllib.error
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.accelerator import Accelerator
 from core.errors import UserError
-from projects.style import synthetic, vgg
+from projects.style import synthetic, vgg_features
 from projects.style.config import Config
 from projects.style.data import to_image
 from projects.style.features import build_features
@@ -21,7 +21,7 @@ from projects.style.random_features import RandomFeatures
 CPU = Accelerator(device="cpu", precision="fp32")
 
 
-def drawn(name: str, seed: int = 0, size: int = 48) -> Tensor:
+def generated(name: str, seed: int = 0, size: int = 48) -> Tensor:
     return to_image(synthetic.draw_style(name, seed, size))
 
 
@@ -42,47 +42,49 @@ REFERENCE_SUM = -15.1795
 
 def test_a_style_is_nearest_to_itself_and_a_photograph_to_its_own_content() -> None:
     names = synthetic.STYLES
-    perceptual = Perceptual(build_features(Config(), CPU.device), [drawn(name) for name in names], Config(), CPU)
+    perceptual = Perceptual(build_features(Config(), CPU.device), [generated(name) for name in names], Config(), CPU)
     photographs = torch.cat([to_image(pixels) for pixels in synthetic.draw_landscapes(3, 0, 48)])
     with torch.no_grad():
         for number, name in enumerate(names):
-            again = drawn(name, size=48).expand(3, -1, -1, -1)
-            found = perceptual(again, photographs, torch.arange(3))
-            assert found.style[number] < 1e-6
-            assert found.style.argmin() == number
+            again = generated(name, size=48).expand(3, -1, -1, -1)
+            losses = perceptual(again, photographs, torch.arange(3))
+            assert losses.style[number] < 1e-6
+            assert losses.style.argmin() == number
         same = perceptual(photographs, photographs, torch.arange(3))
         other = perceptual(photographs.roll(1, 0), photographs, torch.arange(3))
     assert same.content.max() < 1e-8
     assert other.content.min() > 0.5
-    weighed = Config()
+    weights = Config()
     expected = (
-        weighed.content_weight * other.content + weighed.style_weight * other.style + weighed.tv_weight * other.tv
+        weights.content_weight * other.content + weights.style_weight * other.style + weights.tv_weight * other.tv
     )
     torch.testing.assert_close(other.loss, expected)
 
 
 def test_a_style_of_one_even_color_has_a_finite_loss_and_gradient() -> None:
     perceptual = Perceptual(build_features(Config(), CPU.device), [torch.full((1, 3, 40, 40), 0.5)], Config(), CPU)
-    picture = drawn("dots").requires_grad_()
-    loss = perceptual(picture, drawn("mosaic"), torch.zeros(1, dtype=torch.int64)).loss.sum()
+    image = generated("dots").requires_grad_()
+    loss = perceptual(image, generated("mosaic"), torch.zeros(1, dtype=torch.int64)).loss.sum()
     loss.backward()
     assert loss.isfinite()
-    assert picture.grad is not None
-    assert picture.grad.isfinite().all()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
 
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteenths of the channels, to be quick."""
-    tables = {name: [w if isinstance(w, str) else w // 16 for w in table] for name, table in vgg.LAYERS.items()}
-    monkeypatch.setattr(vgg, "LAYERS", tables)
+    tables = {
+        name: [w if isinstance(w, str) else w // 16 for w in table] for name, table in vgg_features.LAYERS.items()
+    }
+    monkeypatch.setattr(vgg_features, "LAYERS", tables)
 
 
 def weights_of(name: str) -> dict[str, Tensor]:
     """Weights under torchvision's names, and some of a head, which is not looked at."""
     generator = torch.Generator().manual_seed(0)
     weights = {"classifier.0.weight": torch.zeros(2, 2)}
-    for position, shape in vgg.shapes(name):
+    for position, shape in vgg_features.vgg_shapes(name):
         weights[f"features.{position}.weight"] = torch.randn(shape, generator=generator) / 5
         weights[f"features.{position}.bias"] = torch.randn(shape[:1], generator=generator)
     return weights
@@ -95,12 +97,12 @@ def test_a_vgg_from_a_file_is_torchvisions(name: str, suffix: str, tmp_path: Pat
     models = pytest.importorskip("torchvision.models.vgg")
     path, weights = tmp_path / f"weights.{suffix}", weights_of(name)
     torch.save(weights, path) if suffix == "pth" else safetensors.torch.save_file(weights, path)
-    features = vgg.load_vgg(name, path)
+    features = vgg_features.load_vgg(name, path)
     table = models.cfgs["D" if name == "vgg16" else "E"]
     reference = models.make_layers([w if isinstance(w, str) else w // 16 for w in table])
     own = {key.removeprefix("features."): tensor for key, tensor in weights.items() if "features" in key}
     reference.load_state_dict(own, strict=False)
-    images = drawn("dots")
+    images = generated("dots")
     x = (images - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
         :, None, None
     ]
@@ -112,8 +114,8 @@ def test_a_vgg_from_a_file_is_torchvisions(name: str, suffix: str, tmp_path: Pat
     stages = {"vgg16": (1, 3, 6, 9), "vgg19": (1, 3, 6, 10)}[name]  # relu1_2, 2_2, 3_3, 4_3
     content, style = features(images)
     torch.testing.assert_close(content[0], relus[6])
-    for found, number in zip(style, stages, strict=True):
-        torch.testing.assert_close(found, relus[number])
+    for own, number in zip(style, stages, strict=True):
+        torch.testing.assert_close(own, relus[number])
 
 
 def change(weights: dict[str, Tensor], fault: str) -> Any:
@@ -136,7 +138,7 @@ def test_a_file_that_is_not_a_vggs_is_named_in_one_line(fault: str, words: str, 
     path = tmp_path / "weights.pth"
     torch.save(change(weights_of("vgg19"), fault), path)
     with pytest.raises(UserError, match=words) as caught:
-        vgg.load_vgg("vgg19", path)
+        vgg_features.load_vgg("vgg19", path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

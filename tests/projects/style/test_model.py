@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from projects.style.model import Layer, Picture, StyleNet, one_hot
+from projects.style.model import Layer, OptimizedImage, StyleNet, one_hot
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (50, 33)])
@@ -35,18 +35,18 @@ def test_styles_share_all_filters_and_a_blend_lies_between_them() -> None:
     assert steps.max() < 0.8 * whole
 
 
-def test_an_evenly_colored_picture_leaves_the_gradients_as_they_are_without_it() -> None:
+def test_an_evenly_colored_image_leaves_the_gradients_as_they_are_without_it() -> None:
     torch.manual_seed(0)
     network = StyleNet(1, width=8, blocks=5)
     for layer in network.modules():
-        if isinstance(layer, Layer):  # such that the gradients of an even picture are infinite
+        if isinstance(layer, Layer):  # such that the gradients of an even image are infinite
             nn.init.constant_(layer.weight, 30.0)
             nn.init.constant_(layer.bias, 1.0)
-    pictures, blend = torch.stack([torch.rand(3, 32, 32), torch.full((3, 32, 32), 0.7)]), torch.ones(2, 1)
+    images, blend = torch.stack([torch.rand(3, 32, 32), torch.full((3, 32, 32), 0.7)]), torch.ones(2, 1)
 
     def gradients(num: int) -> list[torch.Tensor]:
         network.zero_grad()
-        network(pictures[:num], blend[:num]).square().mean((1, 2, 3)).sum().backward()
+        network(images[:num], blend[:num]).square().mean((1, 2, 3)).sum().backward()
         return [p.grad.clone() for p in network.parameters() if p.grad is not None]
 
     for alone, together in zip(gradients(1), gradients(2), strict=True):
@@ -55,14 +55,14 @@ def test_an_evenly_colored_picture_leaves_the_gradients_as_they_are_without_it()
     assert not all(gradient.isfinite().all() for gradient in gradients(2))
 
 
-def test_a_pixel_beyond_white_is_shown_as_white_and_finds_back() -> None:
-    picture = Picture(torch.full((1, 3, 4, 4), 0.9))
-    optimizer = torch.optim.SGD(picture.parameters(), lr=1.0)
+def test_a_pixel_beyond_white_is_shown_as_white_and_returns() -> None:
+    image = OptimizedImage(torch.full((1, 3, 4, 4), 0.9))
+    optimizer = torch.optim.SGD(image.parameters(), lr=1.0)
     with torch.no_grad():
-        picture.pixels += 0.5
-    assert picture().max() == 1
+        image.pixels.add_(0.5)
+    assert image().max() == 1
     for _ in range(3):
         optimizer.zero_grad()
-        (0.3 * picture().sum()).backward()
+        (0.3 * image().sum()).backward()
         optimizer.step()
-    assert picture().max() < 0.6
+    assert image().max() < 0.6

@@ -1,4 +1,4 @@
-"""The drawn pictures: the same for a seed, different from each other, with something in them."""
+"""The generated images: the same for a seed, different from each other, with something in them."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ def test_landscapes_are_a_function_of_seed_and_number_alone() -> None:
     assert several.dtype == np.uint8
     assert np.array_equal(draw_landscapes(2, seed=7, size=40), several[:2])
     assert not np.array_equal(draw_landscapes(1, seed=8, size=40)[0], several[0])
-    assert all(picture.std() > 15 for picture in several)
+    assert all(image.std() > 15 for image in several)
 
 
 @pytest.mark.parametrize("name", STYLES)
 def test_a_style_is_the_same_for_a_seed_and_full_of_contrast(name: str) -> None:
-    picture = draw_style(name, seed=0, size=64)
-    assert np.array_equal(picture, draw_style(name, seed=0, size=64))
-    assert not np.array_equal(picture, draw_style(name, seed=1, size=64))
-    assert picture.std() > 30
+    image = draw_style(name, seed=0, size=64)
+    assert np.array_equal(image, draw_style(name, seed=0, size=64))
+    assert not np.array_equal(image, draw_style(name, seed=1, size=64))
+    assert image.std() > 30

@@ -7,11 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from core.inference import OnnxModel
-from projects.style import tiling
-from projects.style.infer import TASK
+from projects.style.config import TASK, ModelFacts
 from projects.style.synthetic import draw_landscapes
 from projects.style.tiling import Painter, spans
-from tests.smoke import Smoke
 
 TILE = 144
 Pixels = NDArray[np.uint8]
@@ -19,17 +17,18 @@ Pixels = NDArray[np.uint8]
 
 @pytest.fixture
 def painter(model_path: Path) -> Painter:
-    model = OnnxModel(model_path, task=TASK, threads=1)
+    model = OnnxModel(model_path, task=TASK, facts=ModelFacts, threads=1)
     return Painter(model, [0.5, 0.5, 0.0], keep_colors=0.0, tile=TILE)
 
 
 @pytest.fixture
 def photograph() -> Pixels:
     """Of a size that no tile divides."""
-    return draw_landscapes(1, seed=11, size=330)[0][:, :287]
+    landscape: Pixels = draw_landscapes(1, seed=11, size=330)[0]
+    return landscape[:, :287]
 
 
-def test_tiles_equal_one_pass_with_the_same_statistics_to_a_grey_level(painter: Painter, photograph: Pixels) -> None:
+def test_tiles_equal_one_pass_with_the_same_statistics_to_a_gray_level(painter: Painter, photograph: Pixels) -> None:
     whole, _ = painter.run(photograph, painter.statistics(photograph))
     tiled = painter.paint(photograph)
     apart = np.abs(whole.astype(int) - tiled)
@@ -40,7 +39,7 @@ def test_tiles_equal_one_pass_with_the_same_statistics_to_a_grey_level(painter: 
 def test_at_the_seams_the_difference_to_one_pass_is_as_smooth_as_elsewhere(
     painter: Painter, photograph: Pixels
 ) -> None:
-    """The whole picture by its own statistics is what tiles approach; where they meet there must be no step."""
+    """The whole image by its own statistics is what tiles approach; where they meet there must be no step."""
     whole, _ = painter.run(photograph, painter.no_statistics)
     difference = painter.paint(photograph).astype(float) - whole
     assert np.abs(difference).mean() < 25  # the statistics are those of a small copy
@@ -62,18 +61,18 @@ def test_statistics_of_each_tiles_own_would_be_seen(
 
 def seams(length: int, painter: Painter) -> list[int]:
     """The last row or column before each border between tiles."""
-    return [rows.stop - 1 for rows, _ in spans(length, TILE, painter.margin, painter.stride)][:-1]
+    return [rows.stop - 1 for rows, _ in spans(length, TILE, painter.facts.margin, painter.facts.stride)][:-1]
 
 
 def test_no_pass_is_larger_than_a_tile(painter: Painter, photograph: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
-    inner = tiling.OnnxModel.run
+    inner = OnnxModel.run
 
-    def run(self: OnnxModel, **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run(self: OnnxModel[ModelFacts], **inputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         shapes.append(inputs["image"].shape)
         return inner(self, **inputs)
 
-    monkeypatch.setattr(tiling.OnnxModel, "run", run)
+    monkeypatch.setattr(OnnxModel, "run", run)
     painter.paint(photograph)
     assert len(shapes) > 4
     assert all(height * width <= TILE**2 for _, height, width, _ in shapes)
@@ -90,15 +89,8 @@ def test_the_parts_of_a_side_cover_it_once_with_their_margins(length: int, tile:
     assert covered == list(range(length))
 
 
-def test_pictures_of_a_few_pixels_keep_their_size(painter: Painter) -> None:
+def test_images_of_a_few_pixels_keep_their_size(painter: Painter) -> None:
     for shape in ((1, 1), (3, 40), (16, 15)):
         painted = painter.paint(np.full((*shape, 3), 90, np.uint8))
         assert painted.shape == (*shape, 3)
         assert painted.dtype == np.uint8
-
-
-def test_a_file_that_was_not_made_here_is_named(smoke: Smoke, tmp_path: Path) -> None:
-    path = tmp_path / "text.onnx"
-    path.write_text("no graph")
-    with pytest.raises(Exception, match="not a usable ONNX file"):
-        OnnxModel(path, task=TASK)

@@ -1,4 +1,4 @@
-"""Norm statistics are taken from the target's pictures and from nothing else, and the change is told."""
+"""Norm statistics are taken from the target's images and from nothing else, and the change is told."""
 
 import hashlib
 import json
@@ -11,20 +11,22 @@ from torch import Tensor, nn
 
 from core.accelerator import Accelerator
 from core.errors import UserError
+from core.vision.decoding import load_squares
 from projects.transfer import adapt as program
-from projects.transfer.adapt import adapt, changes, load_adapted, statistics, target_pictures
-from projects.transfer.augment import Look
+from projects.transfer.adapt import adapt, changes, load_adapted, load_target, norm_statistics
+from projects.transfer.augment import Preprocessing
 from projects.transfer.config import Config
 from projects.transfer.model import Classifier
-from projects.transfer.train import parse_arguments
-from tests.projects.transfer.conftest import CLASSES, TINY, MakeFolder, main, summary
+from tests.forked import summary
+from tests.projects.transfer import conftest
+from tests.projects.transfer.conftest import CLASSES, TINY, MakeFolder, main
 
-LOOK = Look.of(16, 1.0, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+PREPROCESSING = Preprocessing.of(16, 1.0, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 ACCELERATOR = ["--device", "cpu", "--precision", "fp32"]
 
 
 class Plain(nn.Module):
-    """A norm of the picture itself, and its means as features."""
+    """A norm of the image itself, and its means as features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,18 +36,18 @@ class Plain(nn.Module):
             self.conv.weight.copy_(torch.eye(3)[:, :, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.conv(images)).mean((2, 3))
+        features: Tensor = self.norm(self.conv(images)).mean((2, 3))
+        return features
 
 
 def settings(target: object, *more: object) -> Config:
-    argv = ["--adapt", "adabn", "--target", target, "--batch-size", 6, *ACCELERATOR, *more]
-    return parse_arguments([str(word) for word in argv]).config
+    return conftest.settings("--adapt", "adabn", "--target", target, "--batch-size", 6, *ACCELERATOR, *more)
 
 
 def run(network: Classifier, config: Config, run_dir: Path) -> dict[str, float]:
     accelerator = Accelerator(device="cpu", precision="fp32")
-    target = target_pictures(config, CLASSES, LOOK.side, accelerator.device)
-    return adapt(network, target, run_dir, 7, LOOK, config, accelerator)
+    target = load_target(config, CLASSES, PREPROCESSING.side, accelerator.device)
+    return adapt(network, target, run_dir, 7, PREPROCESSING, config, accelerator)
 
 
 def test_the_new_statistics_are_those_of_the_target_and_the_network_itself_does_not_change(
@@ -58,15 +60,13 @@ def test_the_new_statistics_are_those_of_the_target_and_the_network_itself_does_
     load_adapted(network, tmp_path, step=7)
     changed = {name for name, t in network.state_dict().items() if not torch.equal(t, before[name])}
     assert changed == {"backbone.norm.running_mean", "backbone.norm.running_var"}
-    from core import images
-
-    pixels = images.load_squares(sorted(target.rglob("*.*g")), 16)
-    inputs = (pixels / 255 - np.asarray(LOOK.mean)) / np.asarray(LOOK.std)
+    pixels = load_squares(sorted(target.rglob("*.*g")), 16)
+    inputs = (pixels / 255 - np.asarray(PREPROCESSING.mean)) / np.asarray(PREPROCESSING.std)
     expected = inputs.reshape(2, -1, 3).mean(1).mean(0)
     np.testing.assert_allclose(network.backbone.get_buffer("norm.running_mean"), expected, atol=1e-4)
     assert numbers["adapted_mean_shift"] == pytest.approx(float(np.abs(expected).mean()), rel=1e-3)
     report = json.loads((tmp_path / "adapted.json").read_text())
-    assert (report["step"], report["num_pictures"]) == (7, 12)
+    assert (report["step"], report["num_images"]) == (7, 12)
     assert report["norms"][0]["norm"] == "backbone.norm"
 
 
@@ -76,8 +76,8 @@ def test_where_folders_name_classes_the_accuracy_is_told_before_and_after(
     labeled = run(Classifier(Plain(), 3, 3), settings(make_folder(root=4)), tmp_path)
     assert {"target_accuracy_before", "target_accuracy_after"} <= labeled.keys()
     for number, name in enumerate(CLASSES):
-        (tmp_path / "pictures" / name).rename(tmp_path / "pictures" / str(number))
-    unlabeled = run(Classifier(Plain(), 3, 3), settings(tmp_path / "pictures"), tmp_path)
+        (tmp_path / "images" / name).rename(tmp_path / "images" / str(number))
+    unlabeled = run(Classifier(Plain(), 3, 3), settings(tmp_path / "images"), tmp_path)
     assert "target_accuracy_before" not in unlabeled
     assert unlabeled["adapted_mean_shift"] == labeled["adapted_mean_shift"]
 
@@ -90,17 +90,17 @@ def test_shifts_are_in_deviations_of_before_and_ratios_of_deviations() -> None:
 
 def test_a_network_without_batch_norms_and_an_empty_folder_are_refused(tmp_path: Path, make_folder: MakeFolder) -> None:
     with pytest.raises(UserError, match="no batch norms"):
-        statistics(nn.Linear(2, 2))
+        norm_statistics(nn.Linear(2, 2))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         run(Classifier(Plain(), 3, 3), settings(tmp_path / "empty"), tmp_path)
     folder = make_folder(root=2)
     (folder / "blue" / "00.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"blue/00\.png"):
         run(Classifier(Plain(), 3, 3), settings(folder), tmp_path)
-    numbers = run(Classifier(Plain(), 3, 3), settings(folder, "--on-bad-image", "skip"), tmp_path)
+    numbers = run(Classifier(Plain(), 3, 3), settings(folder, "--on-fault", "skip"), tmp_path)
     assert np.isfinite(list(numbers.values())).all()
-    assert json.loads((tmp_path / "adapted.json").read_text())["num_pictures"] == 5
+    assert json.loads((tmp_path / "adapted.json").read_text())["num_images"] == 5
 
 
 def test_statistics_of_another_checkpoint_or_with_a_flipped_bit_are_refused(
@@ -133,8 +133,8 @@ def test_training_adapts_at_the_end_and_sums_it_up(
     assert numbers["adapted_mean_shift"] > 0
     assert {"target_accuracy_before", "target_accuracy_after"} <= numbers.keys()
     said = capsys.readouterr().out
-    assert "adapted        6 norms to 9 pictures" in said
-    assert "labeled pictures" in said
+    assert "adapted        6 norms to 9 images" in said
+    assert "labeled images" in said
 
 
 @pytest.mark.usefixtures("_quick")

@@ -1,4 +1,4 @@
-"""Each random choice belongs to a picture and an epoch, whatever batch it comes in; each kind does what it says."""
+"""Each random choice belongs to a image and an epoch, whatever batch it comes in; each kind does what it says."""
 
 import numpy as np
 import pytest
@@ -8,34 +8,29 @@ from torch import Tensor
 from cuda_ext import lookup_table
 from projects.transfer.augment import (
     OPERATIONS,
-    Look,
+    Preprocessing,
     mix,
     plain_view,
     rand_augment,
     random_part,
     training_view,
 )
-from projects.transfer.config import Config
-from projects.transfer.synthetic import TARGET_CLASSES, draw_pictures
-from projects.transfer.train import parse_arguments
+from projects.transfer.synthetic import TARGET_CLASSES, draw_images
+from tests.projects.transfer.conftest import settings
 
-LOOK = Look.of(16, 0.8, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
+PREPROCESSING = Preprocessing.of(16, 0.8, (0.3, 0.4, 0.5), (0.2, 0.25, 0.3))
 KINDS = ["none", "light", "crop", "rand"]
-
-
-def settings(*argv: object) -> Config:
-    return parse_arguments([str(word) for word in argv]).config
 
 
 @pytest.fixture(scope="module")
 def pixels() -> Tensor:
-    return torch.from_numpy(draw_pictures(12, 0, LOOK.side, TARGET_CLASSES, "day")[0])
+    return torch.from_numpy(draw_images(12, 0, PREPROCESSING.side, TARGET_CLASSES, "day")[0])
 
 
 def view(pixels: Tensor, rows: list[int], epoch: int, *argv: object, samples: list[int] | None = None) -> Tensor:
-    table = lookup_table(LOOK.mean, LOOK.std)
+    table = lookup_table(PREPROCESSING.mean, PREPROCESSING.std)
     numbers = torch.tensor(rows if samples is None else samples)
-    return training_view(pixels, torch.tensor(rows), numbers, epoch, LOOK, table, settings(*argv))
+    return training_view(pixels, torch.tensor(rows), numbers, epoch, PREPROCESSING, table, settings(*argv))
 
 
 def needs(kind: str) -> None:
@@ -50,14 +45,14 @@ def test_a_view_has_the_size_of_the_network_and_is_normalized(kind: str, pixels:
     assert images.shape == (12, 3, 16, 16)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (LOOK.mean, LOOK.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
     back = images * std + mean
     assert -1e-5 <= float(back.min()) <= float(back.max()) <= 1 + 1e-5
     assert abs(float(back.mean()) - float(pixels.float().mean()) / 255) < 0.1
 
 
 @pytest.mark.parametrize("kind", ["light", "crop", "rand"])
-def test_a_pictures_view_does_not_depend_on_the_batch_but_on_sample_epoch_and_seed(kind: str, pixels: Tensor) -> None:
+def test_an_images_view_does_not_depend_on_the_batch_but_on_sample_epoch_and_seed(kind: str, pixels: Tensor) -> None:
     needs(kind)
     flags = ["--augment", kind]
     together = view(pixels, [3, 7, 1, 9], 2, *flags)
@@ -72,15 +67,17 @@ def test_a_pictures_view_does_not_depend_on_the_batch_but_on_sample_epoch_and_se
 
 
 def test_without_augmentation_a_view_is_what_evaluation_sees(pixels: Tensor) -> None:
-    table = lookup_table(LOOK.mean, LOOK.std)
+    table = lookup_table(PREPROCESSING.mean, PREPROCESSING.std)
     seen = view(pixels, [4, 2], 5, "--augment", "none")
-    assert torch.equal(seen, plain_view(pixels[[4, 2]], LOOK, table))
+    assert torch.equal(seen, plain_view(pixels[[4, 2]], PREPROCESSING, table))
     middle = pixels[[4, 2], 2:18, 2:18].permute(0, 3, 1, 2).float() / 255
-    expected = (middle - torch.tensor(LOOK.mean)[:, None, None]) / torch.tensor(LOOK.std)[:, None, None]
+    expected = (middle - torch.tensor(PREPROCESSING.mean)[:, None, None]) / torch.tensor(PREPROCESSING.std)[
+        :, None, None
+    ]
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
 
 
-def test_the_whole_picture_is_a_random_part_too() -> None:
+def test_the_whole_image_is_a_random_part_too() -> None:
     images = torch.rand(2, 3, 20, 20)
     fractions = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5, 0.1]])
     parts = random_part(images, fractions, 20, smallest=1.0)
@@ -114,7 +111,7 @@ def test_every_operation_keeps_shape_and_type_and_all_but_the_identity_change_so
             assert torch.equal(done, images) == (number == 0)
 
 
-def test_rand_augment_gives_each_picture_its_own_operation(pixels: Tensor) -> None:
+def test_rand_augment_gives_each_image_its_own_operation(pixels: Tensor) -> None:
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
     images = pixels[:3].permute(0, 3, 1, 2).contiguous()
     done = rand_augment(images.clone(), torch.tensor([[0, 0], [6, 1], [6, 0]]), 0.3)
@@ -128,7 +125,7 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return images, torch.eye(4), torch.arange(4) + 8
 
 
-def test_mixup_mixes_pictures_and_targets_in_the_same_share() -> None:
+def test_mixup_mixes_images_and_targets_in_the_same_share() -> None:
     images, targets, samples = batch()
     mixed, mixed_targets = mix(images, targets, samples, 0, settings("--mixup", 0.7))
     torch.testing.assert_close(mixed_targets.sum(1), torch.ones(4))

@@ -14,23 +14,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from core import checkpoint
 from core.accelerator import Accelerator
 from core.errors import UserError
-from projects.transfer.backbone import build_backbone, feature_size, without_head
-from projects.transfer.config import Config
-from projects.transfer.source import Source, find_source, keep, kept_source
-from projects.transfer.train import parse_arguments
+from core.plain import from_plain
+from projects.transfer.backbone import Source, find_source, keep, kept_source
+from projects.transfer.config import Facts
+from projects.transfer.model import build_network, feature_size, without_head
 from tests import forked
-from tests.projects.transfer.conftest import main
+from tests.projects.transfer.conftest import main, settings
 
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
 
 Serve = Callable[[dict[str, bytes]], str]
-
-
-def settings(*argv: object) -> Config:
-    return parse_arguments([str(word) for word in argv]).config
 
 
 def find(*argv: object) -> Source:
@@ -49,9 +46,9 @@ def made(model: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_all_but_the_head(source: Source, weights: dict[str, Tensor], head: str) -> None:
-    assert source.weights is not None
-    assert source.weights.keys() == {name for name in weights if not name.startswith(f"{head}.")}
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in source.weights.items())
+    own = source.build().state_dict()
+    assert own.keys() == {name for name in weights if not name.startswith(f"{head}.")}
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in own.items())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -66,13 +63,13 @@ def test_a_resnet18_of_timm_takes_a_file_with_timms_names_shapes_and_normalizati
     assert_all_but_the_head(source, weights, "fc")
     assert (source.mean, source.std) == (model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
     assert (source.image_size, source.num_classes) == (224, 1000)
-    network, head = build_backbone("timm:resnet18", 1000)
+    network, head = build_network("timm:resnet18", 1000)
     network.load_state_dict(weights)
-    pictures = torch.randn(2, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     model.load_state_dict(weights)
     with torch.no_grad():
-        features = without_head(network, head).eval()(pictures)
-        assert torch.equal(features, model.eval().forward_head(model.forward_features(pictures), pre_logits=True))
+        features = without_head(network, head).eval()(images)
+        assert torch.equal(features, model.eval().forward_head(model.forward_features(images), pre_logits=True))
 
 
 @pytest.fixture
@@ -241,13 +238,13 @@ def test_a_backbone_that_cannot_be_is_named(backbone: str, named: str) -> None:
 
 @pytest.mark.parametrize("architecture", ["timm:test_vit", "timm:test_convnext", "torchvision:mobilenet_v3_small"])
 def test_features_of_other_kinds_of_networks_are_found(architecture: str) -> None:
-    network, head = build_backbone(architecture, 1000)
+    network, head = build_network(architecture, 1000)
     wanted = network.get_submodule(head).in_features
     assert feature_size(without_head(network, head), 160 if "timm" in architecture else 64) == wanted
 
 
 def test_a_size_that_the_backbone_does_not_take_is_named() -> None:
-    network, head = build_backbone("timm:vit_tiny_patch16_224", 1000)
+    network, head = build_network("timm:vit_tiny_patch16_224", 1000)
     with pytest.raises(UserError, match="--image-size 96"):
         feature_size(without_head(network, head), 96)
 
@@ -255,63 +252,60 @@ def test_a_size_that_the_backbone_does_not_take_is_named() -> None:
 def test_a_run_gives_its_best_weights_and_its_own_constants(source_run: Path) -> None:
     source = find("--backbone", f"run:{source_run}")
     facts = json.loads((source_run / "run.json").read_text())["facts"]
-    assert source.architecture == "cifar10:fast"
-    assert (source.image_size, source.num_classes) == (16, 10)
+    assert (source.architecture, source.image_size, source.num_classes) == ("run:fast", 16, 10)
     assert (list(source.mean or ()), list(source.std or ())) == (facts["mean"], facts["std"])
-    folder = sorted((source_run / "checkpoints").iterdir())[-1]
-    from core import checkpoint
-
-    saved = checkpoint.load(folder)["ema"]["module"]
+    saved = checkpoint.load(checkpoint.best(source_run))["ema"]["module"]
     assert_all_but_the_head(source, saved, "head")
+    assert not source.build().get_parameter("whitening.weight").requires_grad
 
 
 def test_from_scratch_nothing_of_the_run_but_its_network_is_taken(source_run: Path) -> None:
-    source = find("--backbone", f"run:{source_run}", "--from-scratch")
-    assert (source.architecture, source.weights, source.mean) == ("cifar10:fast", None, None)
+    taken, source = find("--backbone", f"run:{source_run}"), find("--backbone", f"run:{source_run}", "--from-scratch")
+    assert (source.architecture, source.mean, source.origin) == ("run:fast", None, "random")
+    torch.manual_seed(0)
+    backbone = source.build()
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    convolutions = [name for name, p in backbone.named_parameters() if p.ndim == 4]
+    weights, taken_weights = backbone.state_dict(), taken.build().state_dict()
+    assert not any(torch.equal(weights[name], taken_weights[name]) for name in convolutions)
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        (None, "not a run folder"),
-        ("no json", "not a run folder"),
-        ('{"format": 1, "project": "cifar10", "config": {}, "facts": {}}', "not a run of a classifier"),
-        (
-            '{"format": 1, "project": "../gan", "config": {"image_size": 8},'
-            ' "facts": {"model": "x", "classes": [], "mean": [], "std": []}}',
-            "without classifiers|no good checkpoint",
-        ),
-        (
-            '{"format": 1, "project": "os", "config": {"image_size": 8},'
-            ' "facts": {"model": "x", "classes": [], "mean": [], "std": []}}',
-            "without classifiers|no good checkpoint",
-        ),
-    ],
+    "content", [None, "no json", '{"format": 2, "project": "sentiment", "config": {}, "facts": {}}']
 )
-def test_a_folder_that_is_no_run_of_a_classifier_is_named(content: str | None, named: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_network_is_named(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UserError, match=named) as caught:
+    with pytest.raises(UserError, match=r"not a run folder|no network") as caught:
         find("--backbone", f"run:{tmp_path}")
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("project", ["../gan", "os", "no_such_project", "__init__", "transfer.weights"])
-def test_a_run_cannot_name_a_module_that_is_no_projects(project: str) -> None:
-    with pytest.raises(UserError, match="without classifiers"):
-        build_backbone(f"{project}:fast", 10)
-
-
-def test_the_run_folder_keeps_the_backbone_and_gives_it_back(source_run: Path, tmp_path: Path) -> None:
-    config = settings("--backbone", f"run:{source_run}")
-    source = find("--backbone", f"run:{source_run}")
-    facts = {**source.facts(), "mean": list(source.mean or ()), "std": list(source.std or ())}
-    (tmp_path / "run.json").write_text(json.dumps({"format": 1, "project": "transfer", "facts": facts}))
-    assert kept_source(tmp_path, config) is None
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_the_run_folder_keeps_the_backbone_and_gives_it_back(
+    from_scratch: bool, source_run: Path, tmp_path: Path
+) -> None:
+    words = ["--backbone", f"run:{source_run}", *(["--from-scratch"] if from_scratch else [])]
+    source = find(*words)
     keep(source, tmp_path)
-    kept = kept_source(tmp_path, config)
-    assert kept is not None
-    assert kept.facts() == source.facts()
-    assert kept.weights is not None
-    assert source.weights is not None
-    assert all(torch.equal(tensor, source.weights[name]) for name, tensor in kept.weights.items())
+    kept = kept_source(tmp_path, facts_of(source), settings(*words))
+    assert kept == source
+    (tmp_path / "backbone.safetensors").unlink()
+    with pytest.raises(UserError, match=r"missing: .*backbone\.safetensors"):
+        kept_source(tmp_path, facts_of(source), settings(*words))
+
+
+def facts_of(source: Source) -> Facts:
+    """The facts of a run on a backbone."""
+    mean, std = (list(values or (0.5,) * 3) for values in (source.mean, source.std))
+    body = {
+        "model": source.architecture,
+        "num_source_classes": source.num_classes,
+        "source_image_size": source.image_size,
+        "weights": source.origin,
+        "weights_sha256": source.sha256,
+        "classes": ["a", "b"],
+        "image_size": 16, "side": 16, "mean": mean, "std": std, "num_train": 1, "num_val": 1, "num_skipped": 0,
+        "data_sha256": "",
+    }
+    return from_plain(Facts, body, "facts")

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from core import checkpoint
+from core.accelerator import Accelerator
 from projects.transfer import features
 from projects.transfer.data import class_weights
-from tests.projects.transfer.conftest import TINY, MakeFolder, main, summary
+from tests.forked import summary
+from tests.projects.transfer.conftest import TINY, MakeFolder, main
 
 pytestmark = pytest.mark.usefixtures("_quick")
 
@@ -48,18 +51,23 @@ def test_the_backbone_runs_once_for_each_view_and_not_again_in_any_epoch(
     make_folder: MakeFolder, source_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    inner = features.features_of
-    monkeypatch.setattr(features, "features_of", lambda b, images, a: seen.append(len(images)) or inner(b, images, a))
+    inner = features._features_of
+
+    def counted(backbone: nn.Module, images: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+        seen.append(len(images))
+        return inner(backbone, images, accelerator)
+
+    monkeypatch.setattr(features, "_features_of", counted)
     argv = ["--views", 3, "--epochs", 7, "--no-test-flip"]
     run(make_folder(train=10, val=4, test=2), source_run, tmp_path / "run", *argv)
     assert sum(seen) == 3 * 30 + 12
 
 
 @pytest.mark.parametrize("argv", [["--mixup", 0.3], ["--views", 0], ["--strategy", "full"]], ids=str)
-def test_where_pictures_or_features_change_nothing_is_cached(
+def test_where_images_or_features_change_nothing_is_cached(
     argv: list[object], make_folder: MakeFolder, source_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "features_of", lambda *_: pytest.fail("a feature was cached"))
+    monkeypatch.setattr(features, "_features_of", lambda *_: pytest.fail("a feature was cached"))
     run(make_folder(train=10, test=2), source_run, tmp_path / "run", *argv, "--max-steps", 2)
 
 

@@ -1,0 +1,139 @@
+"""Scores a trained forecaster on the test windows, beside two baselines: seasonal-naive and the least-squares DLinear.
+
+DLinear has 336 rows of lookback in its paper.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.accelerator import Accelerator
+from core.data import Loader
+from core.distributed import World
+from core.evaluation import evaluating
+from projects.forecast.config import Config
+from projects.forecast.data import Batch, Data, evaluation_loader
+from projects.forecast.metrics import Scale, Scores, naive_error
+from projects.forecast.model import seasonal_naive, solve_dlinear
+from projects.forecast.plots import Panel, plot_calibration, plot_errors, plot_forecasts
+
+Results = dict[str, dict[str, Any]]  # by name of forecaster
+SEASONAL_NAIVE, CLOSED_FORM = "seasonal naive", "dlinear, closed form"
+_Forecaster = Callable[[Tensor], Tensor]  # standardized [N, lookback, columns] → [N, horizon, columns, levels]
+_DLINEAR_LOOKBACK = 336
+_NUM_PLOTTED = 3  # windows, and columns of each
+
+
+def forecasts(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields standardized forecasts float32 [N, horizon, columns, levels] and targets, batch by batch."""
+    with evaluating(network):
+        for inputs, targets in loader.batches(epoch=0):
+            with accelerator.autocast():
+                forecast = network(inputs)
+            yield forecast.float(), targets
+
+
+def score_network(data: Data, network: nn.Module, accelerator: Accelerator, config: Config) -> Scores:
+    """The network's scores on all test windows."""
+    scores = _new_scores(data, config, config.levels)
+    for forecast, targets in forecasts(evaluation_loader(data.test, World()), network, accelerator):
+        scores.add(forecast, targets)
+    return scores
+
+
+def score_baselines(data: Data, config: Config) -> Results:
+    """The same scores of the least-squares DLinear and of seasonal-naive; takes a few seconds."""
+    lookback = min(config.lookback, _DLINEAR_LOOKBACK)
+    begins = np.cumsum([0, *map(len, data.series)])
+    train_values = [data.train.values[begin : begin + rows[0]] for begin, rows in zip(begins, data.rows, strict=False)]
+    linear = solve_dlinear(train_values, lookback, config.horizon)
+    forecasters: dict[str, _Forecaster] = {
+        CLOSED_FORM: lambda inputs: linear(inputs[:, inputs.shape[1] - lookback :]),
+        SEASONAL_NAIVE: lambda inputs: seasonal_naive(inputs, config.horizon, data.season),
+    }
+    results: Results = {}
+    for name, forecaster in forecasters.items():
+        scores = _new_scores(data, config, (0.5,))
+        with torch.inference_mode():
+            for inputs, targets in evaluation_loader(data.test, World()).batches(0):
+                scores.add(forecaster(inputs), targets)
+        results[name] = scores.result(data.columns)
+    return results
+
+
+def summarize(results: Results, config: Config) -> dict[str, float]:
+    """The numbers of a run that tables show. Those in original units are means over columns."""
+    own = results[config.model]
+    summary = {"test_mse": own["mse"], "test_mae": own["mae"]}
+    for name in ("rmse", "mae", "smape", "mase"):
+        known = [column[name] for column in own["original_units"].values() if column[name] is not None]
+        if known:
+            label = f"test_{name}" + ("" if name in ("smape", "mase") else "_original_units")
+            summary[label] = float(np.mean(known))
+    if "coverage" in own:
+        summary["test_coverage"] = own["coverage"]
+    if config.baselines:
+        summary["dlinear_closed_form_mse"] = results[CLOSED_FORM]["mse"]
+        summary["seasonal_naive_mse"] = results[SEASONAL_NAIVE]["mse"]
+    return summary
+
+
+def report_lines(results: Results, config: Config) -> dict[str, str]:
+    """The results as the closing report shows them, by name."""
+    own = results[config.model]
+    errors = {name: f"MSE {result['mse']:.4f}, MAE {result['mae']:.4f}" for name, result in results.items()}
+    lines = {"test": f"{errors[config.model]} of standardized columns, {own['num_windows']:,} windows"}
+    if config.baselines:
+        lines["closed form"] = f"{errors[CLOSED_FORM]} by the least-squares DLinear"
+        lines["naive"] = f"{errors[SEASONAL_NAIVE]} by seasonal-naive"
+    if "coverage" in own:
+        wanted, coverage = 100 * own["coverage_wanted"], 100 * own["coverage"]
+        lines["interval"] = f"of {wanted:.0f} % holds {coverage:.1f} % of the test values"
+    return lines
+
+
+def plot_results(
+    folder: Path, data: Data, network: nn.Module, accelerator: Accelerator, scores: Scores, results: Results
+) -> None:
+    """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files."""
+    num, levels = len(data.test), scores.levels
+    some = sorted({num * k // (_NUM_PLOTTED + 1) for k in range(1, _NUM_PLOTTED + 1)})
+    worst = scores.worst_windows(_NUM_PLOTTED, apart=data.test.horizon)
+    titles = {"forecasts": "Test forecasts", "worst": "Test windows of the largest errors"}
+    for name, windows in {"forecasts": some, "worst": worst}.items():
+        columns = range(max(0, len(data.columns) - _NUM_PLOTTED), len(data.columns))
+        panels = [_panel(data, network, accelerator, window, column) for window in windows for column in columns]
+        plot_forecasts(panels, levels, folder / f"{name}.png", title=titles[name])
+    firsts = [int(np.argmax(scores.part_of == part)) for part in range(scores.num_parts)]
+    begins = [data.time_of(int(data.test.starts[first]) + data.test.lookback) for first in firsts]
+    plot_errors(results, begins, folder / "errors.png")
+    own = next(iter(results.values()))
+    if len(levels) > 1:
+        plot_calibration(own, folder / "calibration.png")
+
+
+def _panel(data: Data, network: nn.Module, accelerator: Accelerator, window: int, column: int) -> Panel:
+    """One column of one test window with its forecast, in original units."""
+    windows = data.test
+    with evaluating(network), accelerator.autocast():
+        inputs, targets = windows.batch(torch.tensor([window]))
+        forecast = network(inputs).float()
+    history, truth, levels = (
+        tensor.double().cpu().numpy() * data.std[column] + data.mean[column]
+        for tensor in (inputs[0, -2 * windows.horizon :, column], targets[0, :, column], forecast[0, :, column])
+    )
+    begins = data.time_of(int(windows.starts[window]) + windows.lookback)
+    return Panel(f"{data.columns[column]}, from {begins}", history, levels, truth)
+
+
+def _new_scores(data: Data, config: Config, levels: tuple[float, ...]) -> Scores:
+    """Scores of the test windows, with nothing in them."""
+    scale = Scale(data.mean, data.std, naive_error(data.train_values, data.season))
+    nums = [test - config.horizon + 1 for _, _, test in data.rows]
+    num_parts = min(config.backtest, *nums)
+    parts = [np.arange(num) * num_parts // num for num in nums]
+    return Scores(scale, levels, np.concatenate(parts))
