@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from core.command_line import Parser
-from core.errors import RunError, UserError, advice, run_command
+from core.errors import RunError, UserError, advice, printable, run_command
 from core.files import TEMPORARY, sync_folder, temporary_beside, write_synced
 from core.state_tree import decode, encode_files
 
@@ -33,6 +33,7 @@ _WRITERS = 4
 MANIFEST = "MANIFEST.json"
 _STATE = "state.json"
 _REPLACED = f"{TEMPORARY}replaced-"
+_BROKEN = "broken-"
 
 
 class Broken(Exception):
@@ -94,8 +95,8 @@ def load(folder: Path, *, project: str | None = None, only: Iterable[str] | None
                 content = safetensors.torch.load(_read_verified(folder, name, manifest))
                 tensors.update({f"{part}/{key}": value for key, value in content.items()})
         return {name: decode(value, tensors) for name, value in tree.items() if wanted is None or name in wanted}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise Broken(f"{type(error).__name__}: {error}") from error
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise Broken(f"{type(error).__name__}: {error}") from error  # a RecursionError is a RuntimeError
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -138,18 +139,45 @@ def folders(run_dir: Path) -> list[Path]:
     return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if p.is_dir())
 
 
-def newest_good(run_dir: Path) -> Path:
-    """The newest checkpoint that verifies; a line on stderr for each broken one passed over. UserError for none."""
-    broken = []
+def good_ones(run_dir: Path) -> Iterator[Path]:
+    """The checkpoints that can be read, the newest first; a line on stderr for each broken one passed over.
+
+    Raises UserError at the end, so that asking for one more than there are does.
+    """
+    broken, others = [], 0
     for folder in reversed(folders(run_dir)):
         try:
-            verify(folder)
-            return folder
+            load(folder)
         except Broken as error:
             broken.append(f"{folder.name}: {error}")
-            print(f"checkpoint {folder} is broken ({error}); trying the one before it", file=sys.stderr)
-    reason = "; ".join(broken) or "it has none"
+            say_broken(folder, str(error))
+            continue
+        others += 1
+        yield folder
+    reason = "; ".join(broken) or ("they do not fit" if others else "it has none")
     raise UserError("no good checkpoint", f"{run_dir} ({reason})", "start a new run")
+
+
+def newest_good(run_dir: Path) -> Path:
+    """The newest checkpoint that can be read; a line on stderr for each broken one passed over. UserError for none."""
+    return next(good_ones(run_dir))
+
+
+def say_broken(folder: Path, reason: str) -> None:
+    """Prints that a checkpoint is passed over."""
+    print(printable(f"checkpoint {folder} is broken ({reason}); trying the one before it"), file=sys.stderr)
+
+
+def set_aside_after(folder: Path) -> None:
+    """Renames the checkpoints that are newer than a good one, because they are broken: training will pass their steps
+    again, and what is broken must not count among those that are kept."""
+    for later in folders(folder.parents[1]):
+        if later.name > folder.name:
+            aside = later.with_name(f"{_BROKEN}{later.name}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            later.rename(aside)
+            print(printable(f"note: the broken checkpoint is now called {aside}"), file=sys.stderr)
 
 
 def best(run_dir: Path) -> Path:
@@ -159,10 +187,10 @@ def best(run_dir: Path) -> Path:
     """
     for folder in reversed(folders(run_dir)):
         try:
-            best_step = _read_manifest(folder)["best_step"]
+            best_step = read_manifest(folder)["best_step"]
         except Broken:
             continue
-        return newest_good(run_dir) if best_step is None else folder_of(run_dir, best_step)
+        return folder_of(run_dir, best_step) if isinstance(best_step, int) else newest_good(run_dir)
     return newest_good(run_dir)
 
 
@@ -188,7 +216,10 @@ def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
 
 
 def sweep(run_dir: Path) -> None:
-    """Deletes what a killed save or deletion left behind. Only the holder of the run's lock may."""
+    """Deletes what a killed process left behind, half written. Only the holder of the run's lock may."""
+    for path in (*run_dir.glob(f"{TEMPORARY}*"), *run_dir.glob(f"plots/{TEMPORARY}*")):
+        if not path.is_dir():
+            path.unlink()
     for folder in (run_dir / "checkpoints").glob(f"{_REPLACED}*"):
         _put_back(folder)
     for folder in (run_dir / "checkpoints").glob(f"{TEMPORARY}*"):

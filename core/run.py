@@ -39,6 +39,7 @@ class RunFolder(Generic[C, F]):
     facts: what the run knows beyond its settings and export needs again, such as class names: a dataclass.
     environment: what the results depend on besides, added to run.json's environment; it may change on resume.
     began: time.perf_counter() when the program started. smoke: the run has to show that it learns.
+    num_lines: of metrics.jsonl.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class RunFolder(Generic[C, F]):
     environment: Mapping[str, Any]
     began: float
     smoke: bool = False
+    num_lines: int = 0
     _events: EventFile | None = None
     _lock: int = -1
 
@@ -84,18 +86,24 @@ class RunFolder(Generic[C, F]):
                 file.write(json.dumps(record) + "\n")
             self._events = self._events or EventFile(self.path / "tensorboard")
             self._events.add(record["step"], {k: v for k, v in record.items() if isinstance(v, float)})
+            self.num_lines += 1
 
-    def cut_metrics(self, step: int) -> None:
-        """Drops the lines of steps that will be made again; they are kept beside the file."""
+    def cut_metrics(self, num_lines: int) -> None:
+        """Keeps the first lines of metrics.jsonl and TensorBoard's records of them; what is dropped from metrics.jsonl,
+        because it will be measured again, stands in a file beside it."""
         path = self.path / "metrics.jsonl"
         if not self.world.is_main or not path.exists():
             return
         lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines[:num_lines] if line.endswith(b"\n")]
         if len(kept) < len(lines):
             number = len(list(self.path.glob("metrics.jsonl.*.bak"))) + 1
             write_atomically(self.path / f"metrics.jsonl.{number}.bak", b"".join(lines[len(kept) :]))
             write_atomically(path, b"".join(kept))
+        self.num_lines = len(kept)
+        if self._events is not None:
+            self._events.close()
+        self._events = EventFile(self.path / "tensorboard", num_kept=len(kept))
 
     def save(self, step: int, state: Mapping[str, Any], best_step: int | None) -> None:
         """Writes a checkpoint and rotates older ones away."""
@@ -151,6 +159,11 @@ class RunFolder(Generic[C, F]):
         for note in notes:
             self.say(f"note: {printable(note)}")
 
+    def note(self, text: str) -> None:
+        """Prints on standard error what the user has to know of this run, once for all ranks."""
+        if self.world.is_main:
+            print(printable(f"note: {text}"), file=sys.stderr)
+
     @property
     def is_complete(self) -> bool:
         """Whether all of what the settings ask for is done."""
@@ -188,8 +201,7 @@ class RunFolder(Generic[C, F]):
         watched = ("torch", "threads", "ranks", "processor", "kernels")
         changed = [name for name in watched if name in then and now.get(name) != then[name]]
         for name in changed:
-            text = f"note: {name} was {then[name]}, is {now.get(name)}; the run goes on, but not bit for bit as before"
-            print(text, file=sys.stderr)
+            self.note(f"{name} was {then[name]}, is {now.get(name)}; the run goes on, but not bit for bit as before")
         config = to_plain(self.config)
         if config != body["config"] or changed:
             body["history"].append({"time": datetime.now(UTC).isoformat(), "config": config, "environment": now})

@@ -1,11 +1,14 @@
 """Where a training stands, and how that goes into a checkpoint and comes back."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from core import checkpoint, distributed, randomness
 from core.accelerator import Accelerator
@@ -63,32 +66,93 @@ class LoopState:
 
 
 def resume(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:
-    """Restores the newest good checkpoint of a resumed run; one that was killed before its first starts from step 0."""
+    """Restores the newest good checkpoint of a resumed run; one that was killed before its first starts from step 0.
+
+    Checkpoints that cannot be restored are said and renamed. Raises UserError, with nothing renamed, where none can, or
+    where one is sound but does not fit the network.
+    """
     randomness.seed_all(run.config.seed, run.world.rank)
     if not run.resumed:
         return
-    folder = None
-    if run.world.is_main and checkpoint.folders(run.path):
-        folder = checkpoint.newest_good(run.path)
-    folder = distributed.from_main(folder)
-    if folder is None:
-        run.cut_metrics(-1)
+    found = checkpoint.good_ones(run.path) if run.world.is_main and checkpoint.folders(run.path) else iter([None])
+    while (folder := distributed.from_main(next(found, None))) is not None:
+        problem = ""
+        try:
+            num_lines = _restore(folder, run, loop, state, accelerator)
+        except torch.OutOfMemoryError:
+            raise
+        except (checkpoint.Broken, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if not distributed.largest(bool(problem), accelerator.device):
+            break
+        if run.world.is_main:
+            checkpoint.say_broken(folder, problem)
+    else:
+        run.cut_metrics(0)
         return
+    run.cut_metrics(num_lines)
+    if run.world.is_main:
+        checkpoint.set_aside_after(folder)
+    _forget_lost_best(run, loop)
+    _follow_schedules(run, state)
+
+
+def _restore(
+    folder: Path, run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator
+) -> int:
+    """Gives everything the state of a checkpoint; returns the lines of metrics.jsonl at that time."""
     saved = checkpoint.load(folder, project=run.config.project)
     for name, thing in state.items():
         if name not in saved:
             raise UserError("the checkpoint lacks a part", f"{name} in {folder}", "use the version that made the run")
         if isinstance(thing, nn.Module):
             _check_fits(thing.state_dict(), saved[name], f"{name} in {folder}")
+    place = LoopState(**saved["loop"])
+    ranks, num_lines = saved["ranks"], saved["metrics_lines"]
+    if not all(isinstance(n, int) and n >= 0 for n in (place.step, place.epoch, place.batch, num_lines)):
+        raise ValueError("the place in the training is no whole number")
     for name, thing in state.items():
         thing.load_state_dict(saved[name])
     accelerator.load_state_dict(saved["accelerator"])
-    vars(loop).update(saved["loop"])
-    if len(saved["ranks"]) == run.world.size:
-        mine = saved["ranks"][run.world.rank]
+    if len(ranks) == run.world.size:
+        mine = ranks[run.world.rank]
         randomness.set_states(mine["random"])
-        loop.pending = {name: list(values) for name, values in accelerator.to_device(mine["pending"]).items()}
-    run.cut_metrics(loop.step)
+        place.pending = {name: list(values) for name, values in accelerator.to_device(mine["pending"]).items()}
+    vars(loop).update(vars(place))
+    return int(num_lines)
+
+
+def _forget_lost_best(run: RunFolder[Any, Any], loop: LoopState) -> None:
+    """Chooses the best checkpoint anew where the one that was best is lost."""
+    is_lost = False
+    if run.world.is_main and loop.best_step is not None:
+        try:
+            checkpoint.verify(checkpoint.folder_of(run.path, loop.best_step))
+        except checkpoint.Broken as error:
+            is_lost = True
+            run.note(f"the best checkpoint, of step {loop.best_step}, is lost ({error}); the best is chosen anew")
+    if distributed.from_main(is_lost):
+        loop.best, loop.best_step, loop.evaluations_without_gain = None, None, 0
+
+
+def _follow_schedules(run: RunFolder[Any, Any], state: Mapping[str, Stateful]) -> None:
+    """Sets the learning rates that the schedules have at this step: with other epochs, those stored are of another."""
+    for scheduler in (thing for thing in state.values() if isinstance(thing, LambdaLR)):
+        rates = [base * factor(scheduler.last_epoch) for base, factor in _peaks(scheduler)]
+        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+            old = float(group["lr"])
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+            if group is scheduler.optimizer.param_groups[0] and not math.isclose(old, rate, rel_tol=1e-5):
+                run.note(f"the schedule is another for this length: learning rate {old:.3g} becomes {rate:.3g}")
+        scheduler._last_lr = rates
+
+
+def _peaks(scheduler: LambdaLR) -> list[tuple[float, Callable[[int], float]]]:
+    """A schedule's peak rate and factor of each parameter group."""
+    return list(zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True))
 
 
 def save(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:
@@ -102,6 +166,7 @@ def save(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful
         "accelerator": accelerator.state_dict(),
         "loop": {name: value for name, value in vars(loop).items() if name != "pending"},
         "ranks": distributed.gather(mine),
+        "metrics_lines": run.num_lines,
     }
     run.save(loop.step, tree, loop.best_step)
 

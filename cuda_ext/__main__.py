@@ -1,7 +1,7 @@
 """python -m cuda_ext doctor reports what this machine has and lacks; python -m cuda_ext build compiles ahead of use.
 
-Exit codes of doctor: 0 if all kernels for this machine work or can be built, 1 otherwise; of build: 0 if all were built,
-1 if not. 2 for a wrong command line.
+Exit codes of doctor: 0 if all kernels for this machine work or can be built, 1 otherwise; of build: 0 if all were
+built, 1 if not. 2 for a wrong command line.
 """
 
 import argparse

@@ -42,7 +42,7 @@ TRY_AGAIN = "python -m cuda_ext build tries again"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to build: a device's sources in a folder, and for "cuda" the architectures, by default those of the GPUs here."""
+    """What to build: a device's sources in a folder, and for "cuda" the architectures; None: the GPUs here."""
 
     device: str
     folder: Path = field(default_factory=lambda: CSRC)

@@ -69,8 +69,8 @@ def instance_norm_act(
     conditional normalization; float32, or converted to it. residual: like x, None for 0. relu: False for none.
     eps: > 0, added to the variance, which is divided by H·W.
     Returns x's shape, dtype and layout; computed in float32. Backward keeps x (and residual, where ReLU follows it) and
-    N·C statistics; sums are equal each time for the same input. Autocast does not change dtypes: x may be of half precision
-    with parameters in float32. Raises ValueError.
+    N·C statistics; sums are equal each time for the same input. Autocast does not change dtypes: x may be of
+    half precision with parameters in float32. Raises ValueError.
     """
     _check_norm(x, weight, bias, residual, eps)
     if x.dtype != torch.float64:

@@ -55,7 +55,7 @@ def _refuse(name: str, ctx: Any, *grads: Tensor) -> None:
 
 
 def _assert_on_gpu(condition: Tensor, what: str) -> None:
-    """Raises a device assertion on a GPU unless a condition holds everywhere; on a CPU the public function has checked."""
+    """A device assertion on a GPU that a condition holds everywhere; on a CPU the public function has checked it."""
     if condition.is_cuda:
         torch._assert_async(condition.all(), what)
 

@@ -1,8 +1,8 @@
-"""The compilers of this machine: C++, ninja, nvcc; which GPUs there are, and what is missing.
+"""Finds the compilers of this machine (C++, ninja, nvcc) and its GPUs, and names what is missing.
 
-Nothing is run to load a library that is there already: compilers are then told apart by file, size and time. Only a
-build asks nvcc for its version and its toolkit, because a script called nvcc may stand anywhere, and a library of
-another CUDA major version than PyTorch's would bring a second CUDA runtime into the process.
+To load a library from the cache no program is run: compilers are then identified by file, size and time. Only a build
+asks nvcc for its version and its toolkit, because a script called nvcc may be anywhere, and a library of another CUDA
+major version than PyTorch's would load a second CUDA runtime.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ class Toolkit:
 
 @dataclass(frozen=True)
 class Tools:
-    """What compiles a library."""
+    """The programs that compile a library."""
 
     cxx: str
     ninja: Path
@@ -53,9 +53,11 @@ class Tools:
 def find(device: str) -> Tools:
     """The tools for a device's library. Raises Unavailable for the first one that is missing."""
     if sys.platform != "linux":
-        raise Unavailable(f"kernels are compiled on Linux, not on {sys.platform}", "nothing is to be done")
+        raise Unavailable(f"kernels are compiled on Linux, not on {sys.platform}", "no kernels can be had here")
     if not sys.executable or getattr(sys, "frozen", False):
-        raise Unavailable("no Python interpreter to compile with", "use a library that was built before")
+        raise Unavailable(
+            "no Python interpreter to compile with", "copy a library that was built elsewhere into the cache"
+        )
     return Tools(cxx(), ninja(), toolkit() if device == "cuda" else None)
 
 
@@ -66,8 +68,8 @@ def environment(tools: Tools, arch: str) -> dict[str, str]:
     variables |= {
         "CXX": tools.cxx,
         "PATH": f"{tools.ninja.parent}{os.pathsep}{search_path()}",
-        "CUDA_VISIBLE_DEVICES": "",  # the compiling process takes no memory on a GPU
-        "TORCH_NO_COMPILER_WRAPPER": "1",  # no compiler server that lives on
+        "CUDA_VISIBLE_DEVICES": "",  # the compiling process uses no memory of a GPU
+        "TORCH_NO_COMPILER_WRAPPER": "1",  # no compiler server, which would outlive the build
     }
     if tools.toolkit is not None:
         variables |= {"CUDA_HOME": str(tools.toolkit.home), "TORCH_CUDA_ARCH_LIST": arch}
@@ -75,12 +77,12 @@ def environment(tools: Tools, arch: str) -> dict[str, str]:
 
 
 def search_path() -> str:
-    """PATH, and before it the folder of the interpreter, which is not on it where a venv has not been activated."""
+    """The interpreter's folder, which is not on PATH where a venv is not activated, and then PATH."""
     return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
 
 
 def cxx() -> str:
-    """The C++ compiler: $CXX, or the first that is there. Raises Unavailable."""
+    """The C++ compiler: $CXX, or the first one on PATH. Raises Unavailable."""
     given = os.environ.get("CXX")
     names = [shlex.split(given)[0]] if given and shlex.split(given) else ["c++", "g++", "clang++"]
     for name in names:
@@ -113,14 +115,14 @@ def toolkit() -> Toolkit:
 
 
 def nvccs() -> list[Path]:
-    """Every nvcc here: of $CUDA_HOME and $CUDA_PATH, on PATH, of the usual place, of the packages from PyPI."""
+    """Every nvcc of this machine: in $CUDA_HOME, $CUDA_PATH, PATH, the usual folder, and packages from PyPI."""
     homes = [Path(value) for name in ("CUDA_HOME", "CUDA_PATH") if (value := os.environ.get(name))]
-    found = [home / "bin" / "nvcc" for home in homes]
+    candidates = [home / "bin" / "nvcc" for home in homes]
     if (on_path := shutil.which("nvcc", path=search_path())) is not None:
-        found.append(Path(on_path))
-    found.append(DEFAULT_TOOLKIT / "bin" / "nvcc")
-    found += [home / "bin" / "nvcc" for home in package_homes()]
-    return list(dict.fromkeys(path for path in found if os.access(path, os.X_OK)))
+        candidates.append(Path(on_path))
+    candidates.append(DEFAULT_TOOLKIT / "bin" / "nvcc")
+    candidates += [home / "bin" / "nvcc" for home in package_homes()]
+    return list(dict.fromkeys(path for path in candidates if os.access(path, os.X_OK)))
 
 
 def package_homes() -> Iterator[Path]:
@@ -137,13 +139,13 @@ def version_of(nvcc: Path) -> tuple[int, int] | None:
 
 
 def home_of(nvcc: Path) -> Path:
-    """The toolkit's folder, asked of nvcc itself, which may be a script that stands elsewhere."""
+    """The toolkit's folder, as nvcc itself states it, since nvcc may be a script in another folder."""
     match = re.search(r"^#\$ TOP=(.+)$", answer([str(nvcc), "--dryrun", "-x", "cu", "-c", os.devnull]), re.MULTILINE)
     return Path(match[1].strip()).resolve() if match else nvcc.resolve().parent.parent
 
 
 def answer(command: list[str]) -> str:
-    """What a program prints; nothing where it cannot be run, or takes too long."""
+    """A program's output; "" where it cannot be run or takes too long."""
     try:
         done = subprocess.run(
             command,
@@ -158,7 +160,7 @@ def answer(command: list[str]) -> str:
 
 
 def link_cuda_runtime(toolkit: Toolkit, folder: Path) -> None:
-    """Gives the linker a libcudart.so in a folder: the packages from PyPI have it under its full name only."""
+    """Links libcudart.so into a folder for the linker: packages from PyPI have it only with the version in its name."""
     for home in (toolkit.home, *package_homes()):
         for library in sorted([*home.glob("lib64/libcudart.so*"), *home.glob("lib/libcudart.so*")]):
             (folder / "libcudart.so").symlink_to(library)
@@ -166,7 +168,7 @@ def link_cuda_runtime(toolkit: Toolkit, folder: Path) -> None:
 
 
 def identity(device: str) -> str | None:
-    """What tells this machine's compilers from others, without running any; None where they are not all there."""
+    """Identifies this machine's compilers by their files, without running any; None where one is missing."""
     try:
         words = shlex.split(cxx())
     except Unavailable:
@@ -186,7 +188,7 @@ def gpus() -> list[_Capability]:
 
 
 def architectures(present: list[_Capability]) -> str:
-    """What to compile for: $TORCH_CUDA_ARCH_LIST, and every GPU that is here and that it leaves out."""
+    """The architectures to compile for: $TORCH_CUDA_ARCH_LIST, and those of GPUs here that it does not cover."""
     listed = [name for name in re.split(r"[;, ]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "")) if name]
     listed = [] if listed == ["native"] else listed
     for capability in sorted(set(present)):

@@ -67,7 +67,7 @@ def infer(config_class: type[RunConfig], facts_class: type[ClassifierFacts], arg
         raise UserError("no readable image", f"{len(pairs):,} given", "see the lines above")
     _say_accuracy(records, classes)
     if arguments.output is not None:
-        write_results(records, arguments.output)
+        _write_results(records, arguments.output)
 
 
 def read_images(paths: Sequence[Path], *, skip: bool) -> Iterator[Decoded]:
@@ -93,7 +93,7 @@ def classify(model: OnnxModel[Any], images: Iterator[Decoded]) -> Iterator[tuple
             yield from zip((path for path, _ in chunk), probabilities, strict=True)
 
 
-def write_results(records: Sequence[dict[str, Any]], output: Path) -> None:
+def _write_results(records: Sequence[dict[str, Any]], output: Path) -> None:
     """Writes predictions.jsonl, a JSON object a line, and grid.png of the first images."""
     output.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{json.dumps(record)}\n" for record in records)

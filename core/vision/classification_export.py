@@ -43,9 +43,6 @@ def classifier_spec(module: ImageClassifier, task: str, facts: Any, num_classes:
 
 def write_int8(source: Path, train: ImageSet, val: ImageSet) -> None:
     """Writes MODEL.int8.onnx, calibrated on training images and compared on validation images."""
-    num = min(len(train), _NUM_CALIBRATION_BATCHES * _CALIBRATION_BATCH)
-    pixels = train.load(range(0, len(train), len(train) // num))[:num]
-    batches = [pixels[i : i + _CALIBRATION_BATCH] for i in range(0, num, _CALIBRATION_BATCH)]
     images = val.load(range(len(val)))
     held_out = HeldOut(
         accuracy=lambda path: _accuracy(path, images, val.labels),
@@ -53,7 +50,15 @@ def write_int8(source: Path, train: ImageSet, val: ImageSet) -> None:
         timed={"1 image": images[:1], f"{len(images[:64])} images": images[:64]},
         input_name="image",
     )
-    export_int8(source, partial(quantize_static, input_name="image", calibration=batches, kept=_IN_FLOAT), held_out)
+    export_int8(source, partial(quantize_classifier, train=train), held_out)
+
+
+def quantize_classifier(source: Path, target: Path, train: ImageSet) -> None:
+    """Writes an 8-bit copy of a classifier's file, calibrated on some training images."""
+    num = min(len(train), _NUM_CALIBRATION_BATCHES * _CALIBRATION_BATCH)
+    pixels = train.load(range(0, len(train), len(train) // num))[:num]
+    batches = [pixels[i : i + _CALIBRATION_BATCH] for i in range(0, num, _CALIBRATION_BATCH)]
+    quantize_static(source, target, input_name="image", calibration=batches, kept=_IN_FLOAT)
 
 
 def check_same_data(now: str, then: str, data: str) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from core import plots
 from core.vision.image_grid import save_image_grid
 
-NUM_MISTAKES_SHOWN = 32
+_NUM_MISTAKES_SHOWN = 32
 _MIN_CELL_PIXELS = 112
 
 
@@ -21,7 +21,7 @@ def confusion_counts(labels: NDArray[np.int64], predicted: NDArray[np.int64], nu
 
 
 def worst_mistakes(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], num: int = NUM_MISTAKES_SHOWN
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], num: int = _NUM_MISTAKES_SHOWN
 ) -> list[int]:
     """The rows that were predicted wrong with the highest probability, the worst first."""
     wrong = np.flatnonzero(probabilities.argmax(1) != labels)

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from core.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 1 << 30
 # Of an image that is longer than this many times its shorter side, the middle part of that length is used. Without a
@@ -115,7 +115,7 @@ def _naming(path: Path) -> Iterator[None]:
     except Exception as error:  # Pillow raises a dozen types: OSError, struct.error, SyntaxError, IndexError …
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UnidentifiedImageError):  # whose own text names an object in memory
-            reason = f"none of the formats {', '.join(FORMATS)}"
+            reason = f"none of the formats {', '.join(_FORMATS)}"
         text = reason.strip().partition("\n")[0] or type(error).__name__
         raise UserError("not a readable image", f"{path} ({text})", "replace or remove it") from error
 
@@ -123,7 +123,7 @@ def _naming(path: Path) -> Iterator[None]:
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
     """The image in an open file, its pixels not decoded yet. Raises ValueError for one that is too large."""
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
         yield image

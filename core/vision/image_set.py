@@ -26,8 +26,8 @@ B = TypeVar("B")
 # A project's batch from: pixels uint8 [M, S, S, 3]; int64 [N] each: rows of pixels, numbers of samples, labels; epoch.
 MakeBatch = Callable[[Tensor, Tensor, Tensor, Tensor, int], B]
 
-RESIDENT_BYTES = 4 << 30
-NUM_FOR_STATISTICS = 5_000
+_RESIDENT_BYTES = 4 << 30
+_NUM_FOR_STATISTICS = 5_000
 _DIGEST_BYTES = 16
 
 
@@ -123,7 +123,7 @@ def from_listing(
 
 def is_resident(num: int, size: int, setting: Literal["auto", "yes", "no"]) -> bool:
     """Whether so many images are to be held in memory."""
-    return setting == "yes" or (setting == "auto" and num * size**2 * 3 <= RESIDENT_BYTES)
+    return setting == "yes" or (setting == "auto" and num * size**2 * 3 <= _RESIDENT_BYTES)
 
 
 def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
@@ -151,7 +151,7 @@ def hold_out_by_class(images: ImageSet, share: float, seed: int) -> tuple[ImageS
 
 def statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, of values in [0, 1], of at most 10,000 of the images."""
-    sample = images.load(range(0, len(images), max(1, len(images) // NUM_FOR_STATISTICS))) / 255.0
+    sample = images.load(range(0, len(images), max(1, len(images) // _NUM_FOR_STATISTICS))) / 255.0
     mean = tuple(round(float(value), 4) for value in sample.mean(axis=(0, 1, 2)))
     return mean, tuple(round(max(float(value), 1e-3), 4) for value in sample.std(axis=(0, 1, 2)))
 

@@ -1,1 +1,1 @@
-"""Style transfer: a photograph in, the same scene painted like another picture out."""
+"""Style transfer: a photograph in, the same scene painted like another image out."""

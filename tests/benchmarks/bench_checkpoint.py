@@ -20,7 +20,9 @@ from torch import nn
 from torch.optim import AdamW
 
 from core import checkpoint
-from core.optim import Ema
+from core.accelerator import Accelerator
+from core.files import sync_folder
+from core.learner import Learner
 from projects.cifar10.config import Config
 from projects.cifar10.model import build_model
 from projects.cifar10.train import build_optimizer, build_schedule
@@ -35,14 +37,11 @@ Save = Callable[[Path, int], None]
 def small_state() -> dict[str, Any]:
     """The fast network with SGD and averaged weights after one step."""
     config, network = Config(), build_model("fast", 10)
-    network.to(memory_format=torch.channels_last)
-    optimizer, ema = build_optimizer(network, config), Ema(network, config.ema)
-    scheduler = build_schedule(optimizer, config, 100)
-    F.cross_entropy(network(torch.randn(8, 3, 32, 32)), torch.arange(8)).backward()
-    optimizer.step()
-    ema.update()
-    parts = {"model": network, "optimizer": optimizer, "scheduler": scheduler, "ema": ema}
-    return {name: part.state_dict() for name, part in parts.items()}
+    accelerator = Accelerator(device="cpu", precision="fp32")
+    optimizer, schedule = build_optimizer(network, config), build_schedule(config, 100)
+    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema, channels_last=True)
+    learner.step(F.cross_entropy(learner.forward(torch.randn(8, 3, 32, 32)), torch.arange(8)))
+    return {name: part.state_dict() for name, part in learner.state().items()}
 
 
 def large_state() -> dict[str, Any]:
@@ -83,7 +82,7 @@ def ways(state: dict[str, Any]) -> dict[str, Save]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        checkpoint.sync_folder(folder)
+        sync_folder(folder)
 
     return {BASELINE: durable, "torch.save": plain, OURS: ours}
 

@@ -1,7 +1,7 @@
 """Images a second of CIFAR training on a CPU, end to end: the classifier's own way against the usual one, and the
 steps between the two.
 
-The usual way: JPEG files in folders, torchvision's ImageFolder and transforms on PIL pictures, float32, default
+The usual way: JPEG files in folders, torchvision's ImageFolder and transforms on PIL images, float32, default
 memory layout, allocator and SGD. Memory settings hold for a whole process, so every measurement is a process of its
 own; sides run in turns.
 """
@@ -22,14 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import SGD
 
-from core.accelerator import Accelerator, cpu_has_bf16, keep_freed_memory
+from core.accelerator import Accelerator
+from core.devices import cpu_has_bf16, set_up_backend
 from core.distributed import World
-from core.optim import Ema
+from core.learner import Learner
 from core.trainer import total_steps
+from core.vision.image_set import from_pixels
 from projects.cifar10.config import Config
-from projects.cifar10.data import Data, Split, training_loader
+from projects.cifar10.data import Data, training_loader
 from projects.cifar10.model import build_model
-from projects.cifar10.synthetic import CLASSES, draw_pictures
+from projects.cifar10.outlines import CLASSES
+from projects.cifar10.synthetic import draw_images
 from projects.cifar10.train import build_optimizer, build_schedule, train_step
 from tests.benchmarks import measure
 from tests.benchmarks.measure import StepClock
@@ -66,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [name for name in names if name not in skipped]
     baseline = USUAL if USUAL in names else names[0]
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder), (arguments.warmup + arguments.steps + 1) * arguments.batch_size, skipped == {})
+        make_images(Path(folder), (arguments.warmup + arguments.steps + 1) * arguments.batch_size, skipped == {})
         sides = {name: partial(in_a_process, name, arguments, Path(folder)) for name in names}
         rows = measure.summarize(measure.interleaved(sides, arguments.rounds), baseline)
-    title = f"Training the fast network on 32×32 pictures, batch {arguments.batch_size}, {arguments.threads} thread(s)"
+    title = f"Training the fast network on 32×32 images, batch {arguments.batch_size}, {arguments.threads} thread(s)"
     columns = {"images_per_second": "images/s", "images_per_processor_second": "images/s of processor time"}
     columns["page_faults_per_step"] = "page faults a step"
     measure.show(title, rows, columns, baseline)
@@ -90,18 +93,18 @@ def description(name: str) -> str:
     return LADDER.get(name, "the usual way with two processes that load data, on further cores")
 
 
-def make_pictures(folder: Path, num: int, files: bool) -> None:
-    """Generated pictures as arrays, and the same ones as a folder of JPEG files for each class."""
+def make_images(folder: Path, num: int, files: bool) -> None:
+    """Generated images as arrays, and the same ones as a folder of JPEG files for each class."""
     from PIL import Image
 
-    pixels, labels = draw_pictures(num, seed=0)
-    np.savez(folder / "pictures.npz", pixels=pixels, labels=labels)
+    pixels, labels = draw_images(num, seed=0)
+    np.savez(folder / "images.npz", pixels=pixels, labels=labels)
     if files:
         for name in CLASSES:
             (folder / "train" / name).mkdir(parents=True)
-        for number, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
             path = folder / "train" / CLASSES[label] / f"{number:05d}.jpg"
-            Image.fromarray(picture).save(path, quality=95)
+            Image.fromarray(image).save(path, quality=95)
 
 
 def in_a_process(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -146,7 +149,7 @@ def usual_way(clock: StepClock, arguments: argparse.Namespace, folder: Path, run
     network = build_model("fast", len(CLASSES)).to(memory_format=layout)
     optimizer = SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     if rung >= 4:
-        keep_freed_memory()
+        set_up_backend(torch.device("cpu"), deterministic=False)
     batches = resident(arguments, folder) if rung >= 3 else from_files(arguments, folder, workers)
     for images, labels in batches:
         clock.tick()
@@ -172,15 +175,15 @@ def from_files(arguments: argparse.Namespace, folder: Path, workers: int) -> Ite
         transforms.ToTensor(),
         transforms.Normalize(MEAN, STD),
     ]
-    pictures = ImageFolder(str(folder / "train"), transforms.Compose(steps))
-    yield from DataLoader(pictures, arguments.batch_size, shuffle=True, drop_last=True, num_workers=workers)
+    images = ImageFolder(str(folder / "train"), transforms.Compose(steps))
+    yield from DataLoader(images, arguments.batch_size, shuffle=True, drop_last=True, num_workers=workers)
 
 
 def load_arrays(folder: Path) -> Data:
-    """The generated pictures as the classifier holds them."""
-    with np.load(folder / "pictures.npz") as arrays:
-        split = Split(arrays["labels"], torch.from_numpy(arrays["pixels"]))
-    return Data(CLASSES, split, split, None, MEAN, STD)
+    """The generated images as the classifier holds them."""
+    with np.load(folder / "images.npz") as arrays:
+        images = from_pixels(arrays["pixels"], arrays["labels"])
+    return Data(CLASSES, images, images, None, MEAN, STD, sha256="", notes=())
 
 
 def resident(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
@@ -196,27 +199,16 @@ def our_way(clock: StepClock, arguments: argparse.Namespace, folder: Path) -> No
     """The classifier's own loader, step, optimizer, schedule and averaged weights."""
     config = Config(batch_size=arguments.batch_size, epochs=1)
     accelerator = Accelerator(device="cpu", precision=config.precision, clip_norm=config.clip_norm)
-    data = load_arrays(folder)
-    network = build_model("fast", len(CLASSES))
+    data, network = load_arrays(folder), build_model("fast", len(CLASSES))
     loader = training_loader(data, config, accelerator)
-    forward = accelerator.prepare(network, channels_last=True)
-    optimizer = build_optimizer(network, config)
-    scheduler = build_schedule(optimizer, config, total_steps(config, loader))
-    ema = Ema(network, config.ema)
+    optimizer, schedule = build_optimizer(network, config), build_schedule(config, total_steps(config, loader))
+    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema, channels_last=True)
     network.train()
     for batch in loader.batches(epoch=0):
         clock.tick()
         if clock.handed_out == clock.num_batches:
             return
-        train_step(
-            accelerator.to_device(batch),
-            forward=forward,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            ema=ema,
-            accelerator=accelerator,
-            label_smoothing=config.label_smoothing,
-        )
+        train_step(accelerator.to_device(batch), learner=learner, label_smoothing=config.label_smoothing)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.accelerator import keep_freed_memory
+from core.devices import set_up_backend
 from cuda_ext import augment, build, gram_matrix, instance_norm_act, reference, sigmoid_focal_loss
 from tests.benchmarks import measure
 
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--rows", type=int, default=25_872, help="anchors of the focal loss (default: %(default)s)")
     arguments = flags.parse_args(argv)
     measure.use_threads(arguments.threads)
-    keep_freed_memory()  # as the projects' programs have it
+    set_up_backend(torch.device("cpu"), deterministic=False)  # as the projects' programs have it
     skipped: dict[str, str] = {}
     tables: dict[str, Any] = {}
     has_gpu = torch.cuda.is_available()

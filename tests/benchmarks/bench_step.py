@@ -26,10 +26,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from core.accelerator import Accelerator
-from core.config import RunConfig
+from core.config import RunConfig, RunFacts
 from core.data import BatchLoader, Order
 from core.distributed import World
-from core.optim import Ema, warmup_cosine
+from core.learner import Learner
+from core.optim import warmup_cosine
+from core.program import TrainCommand
 from core.run import RunFolder
 from core.trainer import fit
 from tests.benchmarks import measure
@@ -119,21 +121,13 @@ def by_hand_with_everything(problem: Problem, folder: Path) -> None:
             total_loss = total_accuracy = 0.0
 
 
-def train_step(
-    batch: tuple[Tensor, Tensor],
-    *,
-    network: nn.Module,
-    optimizer: AdamW,
-    scheduler: LambdaLR,
-    ema: Ema,
-    accelerator: Accelerator,
-) -> dict[str, Tensor]:
+def train_step(batch: tuple[Tensor, Tensor], *, learner: Learner[nn.Sequential]) -> dict[str, Tensor]:
     """A project's train step, in the words of projects/*/train.py."""
     inputs, labels = batch
-    with accelerator.autocast():
-        logits = network(inputs)
+    with learner.accelerator.autocast():
+        logits = learner.forward(inputs)
     loss = F.cross_entropy(logits.float(), labels)
-    accelerator.step(loss, optimizer, scheduler=scheduler, ema=ema)
+    learner.step(loss)
     return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).mean(dtype=torch.float32)}
 
 
@@ -143,19 +137,13 @@ def core_fit(problem: Problem, folder: Path) -> None:
         epochs=1, batch_size=BATCH, lr=LR, device="cpu", precision="fp32", log_every=LOG_EVERY,
         clip_norm=CLIP_NORM, ema=EMA_DECAY,
     )  # fmt: skip
-    accelerator = Accelerator(device=config.device, precision=config.precision, clip_norm=config.clip_norm)
-    network = build_network()
-    forward = accelerator.prepare(network)
+    accelerator, network = Accelerator.of(config), build_network()
     optimizer = AdamW(network.parameters(), lr=LR, fused=True)
-    scheduler = LambdaLR(optimizer, warmup_cosine(len(problem), 10))
-    ema = Ema(network, config.ema)
+    learner = Learner(network, optimizer, warmup_cosine(len(problem), 10), accelerator, ema=config.ema)
     loader = BatchLoader(problem.make_batch, Order(problem.num_samples, BATCH))
-    run = RunFolder.start("benchmark", config, folder / "run", resume=False, facts={}, world=World())
-    step = partial(
-        train_step, network=forward, optimizer=optimizer, scheduler=scheduler, ema=ema, accelerator=accelerator
-    )
-    state = {"model": network, "optimizer": optimizer, "scheduler": scheduler, "ema": ema}
-    fit(step, loader, accelerator=accelerator, state=state, run=run)
+    facts = RunFacts(model="perceptron", num_train=problem.num_samples, data_sha256="noise")
+    run = RunFolder.start(TrainCommand(config, folder / "run"), facts, World())
+    fit(partial(train_step, learner=learner), loader, accelerator=accelerator, state=learner.state(), run=run)
 
 
 def lightning_fabric(problem: Problem) -> None:

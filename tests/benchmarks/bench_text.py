@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW
 
-from core.accelerator import Accelerator, cpu_has_bf16
+from core.accelerator import Accelerator
+from core.devices import cpu_has_bf16
 from core.distributed import World
-from core.optim import Ema, decay_groups
+from core.learner import Learner
+from core.optim import decay_groups, warmup_cosine
 from core.trainer import total_steps
 from projects.sentiment.config import Config
-from projects.sentiment.data import Batch, LengthOrder, Split, batch_loader
-from projects.sentiment.model import Sentiment
-from projects.sentiment.train import build_schedule, train_step
-from projects.sentiment.vocab import PAD
+from projects.sentiment.data import Batch, LengthOrder, TextSet, batch_loader
+from projects.sentiment.model import Ensemble
+from projects.sentiment.tokenizer import PAD
+from projects.sentiment.train import train_step
 from tests.benchmarks import measure
 
 NUM_WORDS, MEAN_LENGTH, LONGEST = 15_000, 9.9, 55
@@ -69,17 +71,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     measure.write("text", argv, arguments, {"text": rows}, **facts)
 
 
-def make_texts(num: int) -> Split:
+def make_texts(num: int) -> TextSet:
     """Random words in texts whose lengths are spread like those of phrases."""
     random = np.random.default_rng(0)
     lengths = torch.from_numpy(np.minimum(random.geometric(1 / MEAN_LENGTH, num), LONGEST))
     lengths[0] = LONGEST
     tokens = torch.from_numpy(random.integers(1, NUM_WORDS, int(lengths.sum())))
     labels = random.integers(0, 2, num)
-    return Split([""] * num, labels, [""] * num, tokens, lengths.cumsum(0) - lengths, lengths)
+    return TextSet([""] * num, labels, [""] * num, tokens, lengths.cumsum(0) - lengths, lengths)
 
 
-def batches(name: str, split: Split, config: Config) -> Iterator[Batch]:
+def batches(name: str, split: TextSet, config: Config) -> Iterator[Batch]:
     """A side's batches without end, epoch after epoch."""
     lengths = split.lengths if name == OURS or name.startswith("like") else torch.zeros_like(split.lengths)
     order = LengthOrder(len(split), config.batch_size, world=World(), lengths=lengths)
@@ -110,10 +112,10 @@ def words_a_second(loop: Callable[[Iterator[Batch]], None], source: Iterator[Bat
     }
 
 
-def new_network(config: Config) -> Sentiment:
+def new_network(config: Config) -> Ensemble:
     """The classifier's network, untrained."""
     torch.manual_seed(0)
-    return Sentiment.of(config, NUM_WORDS, 2)
+    return Ensemble.of(config, NUM_WORDS, 2)
 
 
 def by_hand(config: Config, accelerator: Accelerator) -> Callable[[Iterator[Batch]], None]:
@@ -132,26 +134,18 @@ def by_hand(config: Config, accelerator: Accelerator) -> Callable[[Iterator[Batc
     return loop
 
 
-def our_way(config: Config, split: Split, accelerator: Accelerator) -> Callable[[Iterator[Batch]], None]:
+def our_way(config: Config, split: TextSet, accelerator: Accelerator) -> Callable[[Iterator[Batch]], None]:
     """The classifier's own train step."""
     network = new_network(config)
-    forward = accelerator.prepare(network)
     optimizer = AdamW(decay_groups(network, config.weight_decay), lr=config.lr, fused=True)
     order = LengthOrder(len(split), config.batch_size, lengths=split.lengths)
-    scheduler = build_schedule(optimizer, config, total_steps(config, batch_loader(split, order)))
-    ema = Ema(network, config.ema)
+    steps = total_steps(config, batch_loader(split, order))
+    schedule = warmup_cosine(steps, round(config.warmup * steps))
+    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema)
 
     def loop(source: Iterator[Batch]) -> None:
         for batch in source:
-            train_step(
-                batch,
-                forward=forward,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                ema=ema,
-                accelerator=accelerator,
-                label_smoothing=config.label_smoothing,
-            )
+            train_step(batch, learner=learner, label_smoothing=config.label_smoothing)
 
     return loop
 

@@ -24,9 +24,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core.checkpoint import write_atomically
 from core.distributed import World
-from core.run import environment
+from core.environment import environment
+from core.files import write_atomically
 
 FORMAT = 1
 PEERS = ("accelerate", "lightning", "pytorch-lightning")
@@ -38,7 +38,7 @@ def interleaved(sides: Mapping[str, Side], rounds: int) -> dict[str, list[Number
     """Measures every side once a round; each second round goes backwards, so that no side always follows another."""
     found: dict[str, list[Numbers]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in sides if number % 2 == 0 else reversed(sides):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             gc.collect()
             found[name].append(sides[name]())
     return found

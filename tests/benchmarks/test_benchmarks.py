@@ -30,7 +30,7 @@ TINY = {
     "checkpoint": ["--repeats", 1, "--large-rounds", 0],
     "text": ["--steps", 1, "--batch-size", 4, "--hidden-size", 4],
     "kernels": ["--repeats", 1, "--batch-sizes", 2, "--size", 4, "--rows", 3],
-    "transfer": ["--pictures", 4, "--batch-size", 4, "--image-size", 64, "--backbone", "timm:test_resnet"],
+    "transfer": ["--images", 4, "--batch-size", 4, "--image-size", 64, "--backbone", "timm:test_resnet"],
 }
 QUANTITIES = {
     "step": ["processor_us", "wall_us"],

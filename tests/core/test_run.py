@@ -127,23 +127,51 @@ def lines(*steps: int) -> list[str]:
 def test_cut_metrics_stand_beside_the_file(run: Run) -> None:
     for line in lines(5, 10, 15, 20):
         run.log(json.loads(line))
-    run.cut_metrics(10)
+    run.cut_metrics(2)
     assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
     assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == "".join(lines(15, 20))
     run.log({"step": 12, "train/loss": 1.0})
-    run.cut_metrics(11)
+    run.cut_metrics(2)
     assert (run.path / "metrics.jsonl.2.bak").read_text("utf-8") == "".join(lines(12))
     assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == "".join(lines(15, 20))
-    run.cut_metrics(11)
+    run.cut_metrics(2)
     assert len(list(run.path.glob("*.bak"))) == 2
+    close(run)
+
+
+def test_of_two_lines_of_one_step_only_those_before_the_checkpoint_stay(run: Run) -> None:
+    for line in lines(5, 10):
+        run.log(json.loads(line))
+    saved_at = run.num_lines
+    run.log({"step": 10, "val/loss": 2.0})
+    run.cut_metrics(saved_at)
+    assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
+    assert run.num_lines == 2
+    close(run)
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(run: Run) -> None:
+    for line in lines(5, 10, 15):
+        run.log(json.loads(line))
+    close(run)
+    (path,) = (run.path / "tensorboard").iterdir()
+    with path.open("ab") as file:
+        file.write(b"\x17\0\0\0\0\0\0\0half a record")
+    again = start(run.path, resume=True)
+    again.cut_metrics(2)
+    again.log({"step": 11, "train/loss": 3.0})
+    close(again)
+    scalars = EventAccumulator(str(run.path / "tensorboard")).Reload().Scalars("train/loss")
+    assert [(each.step, each.value) for each in scalars] == [(5, 1.0), (10, 1.0), (11, 3.0)]
 
 
 @pytest.mark.parametrize("half", [lines(15)[0][:9], lines(15)[0][:-1], "{", "\0\0\0"])
 def test_half_a_line_of_a_killed_process_is_cut_off(half: str, run: Run) -> None:
     (run.path / "metrics.jsonl").write_text("".join(lines(5, 10)) + half, encoding="utf-8")
-    run.cut_metrics(10)
+    run.cut_metrics(3)
     assert (run.path / "metrics.jsonl").read_text("utf-8") == "".join(lines(5, 10))
     assert (run.path / "metrics.jsonl.1.bak").read_text("utf-8") == half
+    close(run)
 
 
 def test_a_run_goes_on_with_its_facts_and_notes_what_changed(run: Run) -> None:

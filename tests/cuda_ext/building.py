@@ -84,7 +84,7 @@ def start(
         build._statuses.clear()
         kernel_library.CSRC = csrc
         if not whole:
-            compiler.start = Forked  # type: ignore[assignment, misc]
+            compiler.start = Forked  # type: ignore[assignment]
         if before is not None:
             before()
         answer: dict[str, Any] = {"active": None, "error": None}
@@ -140,8 +140,8 @@ class Forked:
 
 def compute() -> list[Any]:
     """The sample operation's result, and whether it was the compiled kernel's."""
-    registered = torch.library.Library("atelier_sample", "FRAGMENT")  # type: ignore[no-untyped-call]
-    registered.define("times(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
+    registered = torch.library.Library("atelier_sample", "FRAGMENT")
+    registered.define("times(Tensor x) -> Tensor")
     result = torch.ops.atelier_sample.times(torch.ones(2)).tolist()
     return [result, torch._C._dispatch_has_kernel_for_dispatch_key("atelier_sample::times", "CPU")]
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cuda_ext import build, kernel_library
-from tests.cuda_ext import building
+from cuda_ext import build
 from tests.cuda_ext.building import SAMPLE, Answer, compute, plain_sources, run
 from tests.cuda_ext.conftest import NUM_PROCESSES
 
@@ -101,7 +100,7 @@ def test_a_library_is_used_where_its_compiler_has_gone(compiled: Path, tmp_path:
     assert (answer.result, answer.stderr) == ([[2.0, 2.0], True], "")
 
 
-def test_sources_that_do_not_compile_are_told_of_and_tried_once(home: Path, tmp_path: Path) -> None:
+def test_sources_that_do_not_compile_are_said_and_tried_once(home: Path, tmp_path: Path) -> None:
     sources = plain_sources(tmp_path / "csrc", source='#include "answer.h"\nint answer( { return ANSWER; }\n')
     first, second = run(tmp_path / "first", sources), run(tmp_path / "second", sources)
     (log,) = home.glob("*.failed.txt")
@@ -133,15 +132,6 @@ def test_a_build_that_the_system_killed_is_tried_again(home: Path, tmp_path: Pat
     assert not answer.active
     assert str(answer.reason).endswith("the next start tries again")
     assert not list(home.glob("*.failed.txt"))
-
-
-def test_a_build_without_end_is_ended(home: Path, tmp_path: Path) -> None:
-    def hurry() -> None:
-        kernel_library.BUILD_SECONDS = 0.2
-
-    answer = run(tmp_path / "child", SAMPLE, before=hurry)
-    assert str(answer.reason).startswith("compiling took longer than 0 s")
-    assert building.wait_until(lambda: not building.at_work_in(home), 5)
 
 
 def test_nothing_is_known_before_anything_was_asked_for() -> None:
@@ -182,28 +172,22 @@ def test_require_is_an_error_with_the_reason_each_time(home: Path, tmp_path: Pat
     assert answer.stderr == ""
 
 
-def test_require_is_content_with_kernels(compiled: Path, tmp_path: Path) -> None:
-    answer = run(tmp_path / "child", SAMPLE, before=lambda: os.environ.update(ATELIER_EXT="require"))
-    assert (answer.active, answer.error) == (True, None)
-
-
 def test_an_unknown_value_is_an_error_that_names_the_known_ones(compiled: Path, tmp_path: Path) -> None:
     answer = run(tmp_path / "child", SAMPLE, before=lambda: os.environ.update(ATELIER_EXT="yes"))
     assert answer.error == "unknown value: ATELIER_EXT=yes; choose from auto, require, off"
 
 
-def test_a_missing_compiler_is_told_once(home: Path, tmp_path: Path, no_compiler: None) -> None:
+def test_a_missing_compiler_is_said_once(home: Path, tmp_path: Path, no_compiler: None) -> None:
     answer = run(tmp_path / "child", SAMPLE, after=lambda: [build.ensure("cpu") for _ in range(3)])
     assert answer.result == [False] * 3
-    assert answer.stderr == (
-        "note: plain PyTorch in place of the compiled cpu kernels, same results: no C++ compiler (c++, g++, clang++); "
-        "apt install g++, or the like, brings one\n"
-    )
+    (notice,) = answer.stderr.splitlines()
+    assert notice.startswith("note: ")
+    assert "no C++ compiler" in notice
     assert not home.exists()
 
 
 @pytest.mark.parametrize("variables", [{"RANK": "1"}, {"RANK": "0", "LOCAL_RANK": "3"}])
-def test_only_the_first_rank_tells(home: Path, tmp_path: Path, no_compiler: None, variables: dict[str, str]) -> None:
+def test_only_the_first_rank_says_so(home: Path, tmp_path: Path, no_compiler: None, variables: dict[str, str]) -> None:
     answer = run(tmp_path / "child", SAMPLE, before=lambda: os.environ.update(variables))
     assert (answer.active, answer.stderr) == (False, "")
 

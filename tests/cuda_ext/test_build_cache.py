@@ -48,10 +48,8 @@ def test_a_library_that_others_could_have_put_there_is_not_loaded(
     folder.chmod(mode)
     answer = run(tmp_path / "child", SAMPLE)
     assert not answer.active
-    assert answer.reason == (
-        f"{folder} can be written by other users; {cache.folders()[1]} is not a folder; "
-        "set ATELIER_CACHE to a folder of your own"
-    )
+    for words in (f"{folder} can be written by other users", f"{cache.folders()[1]} is not a folder", "ATELIER_CACHE"):
+        assert words in str(answer.reason)
 
 
 def test_a_library_of_another_user_is_not_loaded(compiled: Path, tmp_path: Path, nowhere_else: None) -> None:
@@ -120,7 +118,7 @@ def test_a_lock_file_that_nobody_holds_is_no_lock(compiled: Path, tmp_path: Path
     assert not list(folder.glob("*.part-*"))
 
 
-def test_a_lock_that_is_held_is_told_of_and_given_up_in_time(home: Path, tmp_path: Path) -> None:
+def test_a_lock_that_is_held_is_said_and_given_up_in_time(home: Path, tmp_path: Path) -> None:
     sources = plain_sources(tmp_path / "csrc")
     recipe = Recipe("cpu", sources)
     lock = home / f"{kernel_library.name_of(recipe, '', kernel_library.read_sources(recipe))}.lock"

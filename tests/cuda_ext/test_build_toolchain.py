@@ -43,37 +43,22 @@ def nvcc(path: Path, version: str, home: Path | None = None) -> Path:
     return program(path, f'case "$1" in --version) echo "release {version}, V{version}.88";; *) {top};; esac')
 
 
-def test_no_compiler_is_told_by_name(bare: Path) -> None:
-    with pytest.raises(Unavailable, match=r"no C\+\+ compiler \(c\+\+, g\+\+, clang\+\+\); apt install g\+\+"):
-        toolchain.find("cpu")
-
-
-def test_no_ninja_is_told_by_name(bare: Path) -> None:
-    program(bare / "g++")
-    with pytest.raises(Unavailable, match="no ninja; python -m pip install ninja brings it"):
-        toolchain.find("cpu")
-
-
-def test_no_nvcc_is_told_by_name(bare: Path) -> None:
-    program(bare / "c++")
-    program(bare / "ninja")
-    assert toolchain.find("cpu").toolkit is None
-    with pytest.raises(Unavailable, match=r"no nvcc; python -m pip install -e '\.\[cuda-build\]' brings one"):
-        toolchain.find("cuda")
-
-
-@pytest.mark.parametrize("missing", ["c++", "ninja", "nvcc"])
-def test_what_is_missing_costs_the_kernels_and_nothing_else(
-    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+@pytest.mark.parametrize(("missing", "device"), [("c++", "cpu"), ("ninja", "cpu"), ("nvcc", "cuda")])
+def test_what_is_missing_is_named_and_costs_the_kernels_alone(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, device: str
 ) -> None:
     for name in {"c++", "ninja"} - {missing}:
         program(bare / name)
+    reason = "no C++ compiler" if missing == "c++" else f"no {missing}; python -m pip install"
+    with pytest.raises(Unavailable) as caught:
+        toolchain.find(device)
+    assert str(caught.value).startswith(reason)
     monkeypatch.setattr(toolchain, "gpus", lambda: [(9, 0)])
     sources = plain_sources(tmp_path / "csrc")
     (sources / "answer_cuda.cu").write_text("", "utf-8")
     status = build.obtain(Recipe("cuda", sources))
     assert not status.active
-    assert str(status.reason).startswith("no C++ compiler" if missing == "c++" else f"no {missing}; ")
+    assert str(status.reason).startswith(reason)
 
 
 def test_ninja_is_found_beside_the_interpreter_of_a_venv_that_is_not_activated(bare: Path) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,11 +148,14 @@ def test_instance_norm(
             threads,
             ctypes.c_int64(blocks),
         )
-        wider = [None if tensor is None else tensor.double() for tensor in (x, weight, bias, added)]
-        assert wider[0] is not None
-        expected = reference.instance_norm_act(wider[0], *wider[1:], relu, 1e-5)
-        back = reference.instance_norm_act_backward(grad.double(), wider[0], *expected[1:], *wider[1:], relu)
-        close = {"rtol": 2 * TOLERANCE[dtype], "atol": max(1e-5, 2 * TOLERANCE[dtype])}
+        wider: tuple[Any, ...] = tuple(
+            None if tensor is None else tensor.double() for tensor in (x, weight, bias, added)
+        )
+        expected = reference.instance_norm_act(wider[0], wider[1], wider[2], wider[3], relu, 1e-5)
+        back = reference.instance_norm_act_backward(
+            grad.double(), wider[0], expected[1], expected[2], wider[1], wider[2], wider[3], relu
+        )
+        close: dict[str, Any] = {"rtol": 2 * TOLERANCE[dtype], "atol": max(1e-5, 2 * TOLERANCE[dtype])}
         torch.testing.assert_close(found[0].double(), expected[0], **close)
         torch.testing.assert_close(mean.double(), expected[1], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(rstd.double(), expected[2], rtol=1e-5, atol=1e-6)

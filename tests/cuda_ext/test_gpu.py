@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +40,8 @@ def misplaced(tensor: Tensor) -> Tensor:
     return found
 
 
-def on_gpu(tensors: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+def on_gpu(tensors: tuple[Tensor | None, ...]) -> list[Any]:
+    """The tensors on the GPU, None for None."""
     return [None if tensor is None else tensor.cuda() for tensor in tensors]
 
 
@@ -114,9 +117,9 @@ def test_instance_norm_is_that_of_float64(
     doubles = [None if part is None else part.double() for part in case]
     assert doubles[0] is not None
     before = instance_norm_act(doubles[0], *doubles[1:3], residual=doubles[3] if with_residual else None, relu=False)
-    grad = case[4].masked_fill(before.abs() < 1e-3, 0)  # type: ignore[union-attr]  # rounding decides about ReLU there
+    grad = case[4].masked_fill(before.abs() < 1e-3, 0)  # rounding decides about ReLU there
     for place in (Tensor.clone, misplaced):
-        leaves = [place(case[0]), *case[1:3], case[3] if with_residual else None]  # type: ignore[arg-type]
+        leaves = [place(case[0]), *case[1:3], case[3] if with_residual else None]
         results = []
         for wide in (False, True):
             inputs = [None if part is None else (part.double() if wide else part) for part in leaves]
@@ -126,12 +129,12 @@ def test_instance_norm_is_that_of_float64(
             given = [part for part in tracked if part is not None]
             results.append([y.detach(), *torch.autograd.grad(y, given, grad.to(y.dtype))])
         close = TOLERANCE[dtype]
-        assert results[0][0].stride() == leaves[0].stride()  # type: ignore[union-attr]
+        assert results[0][0].stride() == leaves[0].stride()
         for number, (mine, other) in enumerate(zip(*results, strict=True)):
             is_sum = mine.dim() < 4
             factor = (mine.numel() and other.abs().max().item() + 1) if is_sum else 1
             torch.testing.assert_close(
-                mine.double(), other, rtol=close, atol=close * factor, msg=lambda text, n=number: f"result {n}: {text}"
+                mine.double(), other, rtol=close, atol=close * factor, msg=partial("result {}: {}".format, number)
             )
 
 
@@ -151,10 +154,10 @@ def steps() -> dict[str, tuple[Callable[..., list[Tensor]], list[Tensor]]]:
         loss = sigmoid_focal_loss(leaf, labels)
         return [loss.detach(), *torch.autograd.grad(loss, leaf)]
 
-    def crop(*tensors: Tensor) -> list[Tensor]:
-        return [augment(*tensors, 4, 8)]
+    def crop(images: Tensor, indices: Tensor, params: Tensor, table: Tensor) -> list[Tensor]:
+        return [augment(images, indices, params, table, 4, 8)]
 
-    return {  # type: ignore[return-value]
+    return {
         "augment": (crop, [images, indices, params, table]),
         "focal": (focal, [logits, labels]),
         "norm": (norm, [x, weight, bias, residual, grad]),
@@ -235,9 +238,9 @@ def test_a_compiled_graph_computes_the_same(name: str) -> None:
         loss = compiled(leaf, inputs[1])
         assert equal([loss.detach(), *torch.autograd.grad(loss, leaf)], step(*inputs))
     else:
-        compiled = torch.compile(instance_norm_act, fullgraph=True)
+        whole: Any = torch.compile(instance_norm_act, fullgraph=True)
         leaves = [tensor.detach().requires_grad_() for tensor in inputs[:4]]
-        y = compiled(*leaves[:3], residual=leaves[3])
+        y = whole(*leaves[:3], residual=leaves[3])
         assert equal([y.detach(), *torch.autograd.grad(y, leaves, inputs[4])], step(*inputs))
 
 

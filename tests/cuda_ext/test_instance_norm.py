@@ -1,5 +1,7 @@
 """Instance normalization with ReLU and residual: value and gradients of the formula, in both layouts and all dtypes."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,7 +58,7 @@ def check(leaves: list[Tensor | None], grad: Tensor, relu: bool) -> None:
             assert twin.grad is not None
             close = tolerance if leaf.dim() == 4 else max(8 * tolerance, 1e-5)  # parameters: sums, in float32
             found = leaf.grad.double()
-            torch.testing.assert_close(found, twin.grad, rtol=close, atol=close, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(found, twin.grad, rtol=close, atol=close, msg=partial("{}: {}".format, name))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -89,7 +89,7 @@ def recent_rows(folder: Path) -> list[object]:
     from projects.forecast.synthetic import generate
 
     series = generate(400, seed=7)
-    rows = [f"{series.shown(number)},{','.join(map(str, values))}" for number, values in enumerate(series.values)]
+    rows = [f"{series.time_of(number)},{','.join(map(str, values))}" for number, values in enumerate(series.values)]
     (folder / "recent.csv").write_text("\n".join([",".join(["time", *series.columns]), *rows]) + "\n")
     return [folder / "recent.csv"]
 

@@ -1,13 +1,15 @@
 """The graph sees what training sees, at any size; it exports, and its onnxruntime twin agrees."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+from core.export import run_both, save_graph
+from core.vision.classification_export import classifier_spec
 from core.vision.decoding import center_square
 from core.vision.preprocessing import CenterSquare, ImageClassifier, noise_images
 
@@ -28,18 +30,12 @@ def test_the_square_is_that_of_training(num: int, height: int, width: int, side:
 
 def test_the_exported_graph_agrees_at_every_size(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    classifier = ImageClassifier(network, CenterSquare(16, (0.5,) * 3, (0.25,) * 3), test_flip=True).eval()
-    dimensions = ({0: "batch", 1: "height", 2: "width"},)
-    program = torch.onnx.export(classifier, (noise_images(2, 23, 28),), dynamic_shapes=dimensions, dynamo=True)
-    assert program is not None
-    program.save(str(tmp_path / "x.onnx"))
-    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    for num, height, width in SIZES:
-        images = noise_images(num, height, width)
-        with torch.no_grad():
-            expected = classifier(images).numpy()
-        (probabilities,) = session.run(None, {given.name: images.numpy()})
-        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-        np.testing.assert_allclose(expected, classifier(images.flip(2)).detach().numpy(), atol=0.1)
-        np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    classifier = ImageClassifier(network, CenterSquare(16, (0.5,) * 3, (0.25,) * 3, side=18), test_flip=True)
+    spec = classifier_spec(classifier, "image classification", None, num_classes=5)
+    save_graph(spec, tmp_path / "x.onnx")
+    spec = replace(spec, parity_inputs=[*spec.parity_inputs, *((noise_images(*size),) for size in SIZES)])
+    for _, results, expected in run_both(spec, tmp_path / "x.onnx"):
+        np.testing.assert_allclose(results[0], expected[0], atol=1e-5)
+    with torch.no_grad():
+        image = noise_images(1, 30, 40)
+        assert torch.allclose(classifier(image), classifier(image.flip(2)), atol=1e-6)

@@ -12,13 +12,14 @@ from torch import Tensor
 from core.accelerator import Accelerator
 from core.distributed import World
 from core.errors import UserError
+from core.program import parse_training
 from projects.forecast import data as data_module
 from projects.forecast.config import Config, settled
-from projects.forecast.data import FILES, Data, Windows, evaluation_loader, load_data, training_loader
+from projects.forecast.data import Data, Windows, evaluation_loader, load_data, training_loader
+from projects.forecast.datasets import FILES
 from projects.forecast.model import solve_dlinear
 from projects.forecast.series import Series
 from projects.forecast.synthetic import generate
-from projects.forecast.train import parse_arguments
 from tests.projects.forecast.conftest import TINY, MakeTable
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 def settings(path: object, *more: object) -> Config:
     argv = [str(value) for value in ("--data", path, *TINY, *more)]
-    return settled(parse_arguments(argv).config)
+    return settled(parse_training(Config, argv).config)
 
 
 def all_of(windows: Windows) -> tuple[Tensor, Tensor]:
@@ -37,15 +38,15 @@ def all_of(windows: Windows) -> tuple[Tensor, Tensor]:
 def hourly(monkeypatch: pytest.MonkeyPatch) -> Series:
     """20 months of hours and more, in place of a downloaded file."""
     series = generate(17_420, seed=0)
-    monkeypatch.setattr(data_module, "load_series", lambda config: series)
+    monkeypatch.setattr(data_module, "load_series", lambda config: (series,))
     return series
 
 
 def test_ett_is_split_into_12_4_and_4_months_and_the_rest_is_left_alone(hourly: Series) -> None:
     data = load_data(settled(Config(data="etth1", lookback=336, horizon=96)), CPU)
-    assert data.rows == (8640, 2880, 2880)
+    assert data.rows == ((8640, 2880, 2880),)
     assert (len(data.train), len(data.val), len(data.test)) == (8640 - 336 - 96 + 1, 2880 - 96 + 1, 2880 - 96 + 1)
-    assert (data.val.first, data.test.first) == (8640 - 336, 11520 - 336)
+    assert (int(data.val.starts[0]), int(data.test.starts[0])) == (8640 - 336, 11520 - 336)
     inputs, targets = data.test.batch(torch.tensor([0, len(data.test) - 1]))
     standardized = (hourly.values - data.mean) / data.std
     np.testing.assert_allclose(inputs[0], standardized[11520 - 336 : 11520], atol=1e-5)
@@ -62,9 +63,9 @@ def test_the_scaler_is_that_of_the_training_rows(hourly: Series) -> None:
 def test_no_forecast_of_training_reaches_a_row_of_validation(make_table: MakeTable) -> None:
     data = load_data(settings(make_table(300)), CPU)
     first, last = data.train.batch(torch.tensor([0, len(data.train) - 1]))[1][:, :, 0]
-    standardized = torch.from_numpy((data.series.values[:, 0] - data.mean[0]) / data.std[0]).float()
+    standardized = torch.from_numpy((data.series[0].values[:, 0] - data.mean[0]) / data.std[0]).float()
     torch.testing.assert_close(first, standardized[24:30])
-    torch.testing.assert_close(last, standardized[data.rows[0] - 6 : data.rows[0]])
+    torch.testing.assert_close(last, standardized[data.rows[0][0] - 6 : data.rows[0][0]])
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -76,9 +77,9 @@ def test_another_future_changes_no_input_and_no_scaler(
     windows: Windows = getattr(data, part)
     inputs, targets = all_of(windows)
     for window in (0, len(windows) // 2, len(windows) - 1):
-        origin = windows.first + window + windows.lookback
-        changed = dataclasses.replace(data.series, values=data.series.values.copy())
-        changed.values[max(origin, data.rows[0]) :] += 1000
+        origin = int(windows.starts[window]) + windows.lookback
+        changed = dataclasses.replace(data.series[0], values=data.series[0].values.copy())
+        changed.values[max(origin, data.rows[0][0]) :] += 1000
         other = with_series(changed, config, monkeypatch)
         np.testing.assert_array_equal(other.mean, data.mean)
         np.testing.assert_array_equal(other.std, data.std)
@@ -90,14 +91,14 @@ def test_another_future_changes_no_input_and_no_scaler(
 def test_another_past_does_change_inputs(make_table: MakeTable, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(make_table(300))
     data = load_data(config, CPU)
-    changed = dataclasses.replace(data.series, values=data.series.values.copy())
-    changed.values[data.rows[0] :] += 1000
+    changed = dataclasses.replace(data.series[0], values=data.series[0].values.copy())
+    changed.values[data.rows[0][0] :] += 1000
     other = with_series(changed, config, monkeypatch)
     assert not torch.equal(all_of(other.val)[0][1:], all_of(data.val)[0][1:])
 
 
 def with_series(series: Series, config: Config, monkeypatch: pytest.MonkeyPatch) -> Data:
-    monkeypatch.setattr(data_module, "load_series", lambda config: series)
+    monkeypatch.setattr(data_module, "load_series", lambda config: (series,))
     return load_data(config, CPU)
 
 
@@ -111,9 +112,9 @@ def with_series(series: Series, config: Config, monkeypatch: pytest.MonkeyPatch)
 )
 def test_parts_follow_one_another_in_time(split: str, rows: tuple[int, int, int], make_table: MakeTable) -> None:
     data = load_data(settings(make_table(300), "--split", split), CPU)
-    assert data.rows == rows
-    assert data.val.first + data.val.lookback == rows[0]
-    assert data.test.first + data.test.lookback == rows[0] + rows[1]
+    assert data.rows == (rows,)
+    assert int(data.val.starts[0]) + data.val.lookback == rows[0]
+    assert int(data.test.starts[0]) + data.test.lookback == rows[0] + rows[1]
 
 
 @pytest.mark.parametrize(
@@ -207,9 +208,42 @@ def test_the_real_file_is_the_pinned_one_and_a_linear_model_makes_its_published_
     own = load_data(settled(Config(data=str(path), model="dlinear", split="ett")), CPU)
     assert pinned.sha256 == own.sha256
     assert pinned.rows == own.rows
-    linear = solve_dlinear(own.train.values[: own.rows[0]], 336, 96)
+    linear = solve_dlinear([own.train.values[: own.rows[0][0]]], 336, 96)
     total = 0.0
     with torch.inference_mode():
         for inputs, targets in evaluation_loader(own.test, World()).batches(0):
             total += float((linear(inputs)[..., 0] - targets).double().square().mean((1, 2)).sum())
     assert total / len(own.test) == pytest.approx(0.375, abs=0.005)
+
+
+def two_sites(rows: list[list[str]]) -> None:
+    """The second half of the rows as another series over the same time, three times as large."""
+    half = (len(rows) - 1) // 2
+    rows[0].append("site")
+    for number, row in enumerate(rows[1:]):
+        row.append("north" if number < half else "south")
+        if number >= half:
+            row[:3] = [rows[1 + number - half][0], *(f"{3 * float(value):.4f}" for value in row[1:3])]
+
+
+def test_no_window_reaches_from_one_series_into_another(make_table: MakeTable) -> None:
+    data = load_data(settings(make_table(600, edit=two_sites), "--series-column", "site"), CPU)
+    assert data.rows == ((210, 30, 60),) * 2
+    assert data.num_rows == (420, 60, 120)
+    north = load_data(settings(make_table(300)), CPU)
+    for part in ("train", "val", "test"):
+        one, both = getattr(north, part), getattr(data, part)
+        assert both.starts.tolist() == [*one.starts.tolist(), *(one.starts + 300).tolist()]
+    values = np.concatenate(data.train_values)
+    np.testing.assert_allclose(data.mean, values.mean(axis=0))
+    assert data.time_of(300) == f"south {north.time_of(0)}"
+
+
+def test_windows_of_the_test_that_stand_in_the_training_rows_are_counted(make_table: MakeTable) -> None:
+    def repeat(rows: list[list[str]]) -> None:
+        for row, other in zip(rows[-60:], rows[101:], strict=False):
+            row[1:] = other[1:]
+
+    assert not any("copies" in note for note in load_data(settings(make_table(300)), CPU).notes)
+    (note,) = (note for note in load_data(settings(make_table(300, edit=repeat)), CPU).notes if "copies" in note)
+    assert note.startswith("55 of 55 test windows")

@@ -20,8 +20,8 @@ def test_raw_rows_give_the_forecast_of_training_in_original_units(head: str, nor
     network = build_model(config, 4).eval()
     deployed = Deployed(network, data.mean.tolist(), data.std.tolist(), len(config.levels)).eval()
     inputs, _ = data.test.batch(torch.arange(3))
-    first = data.test.first
-    raw = np.stack([data.series.values[first + k : first + k + 48] for k in range(3)]).astype(np.float32)
+    first = int(data.test.starts[0])
+    raw = np.stack([data.series[0].values[first + k : first + k + 48] for k in range(3)]).astype(np.float32)
     with torch.inference_mode():
         expected = network(inputs).numpy() * data.std[:, None] + data.mean[:, None]
         found = deployed(torch.from_numpy(raw))

@@ -59,16 +59,17 @@ def test_a_missing_business_day_is_a_step_of_two() -> None:
     ("rows", "expected"),
     [
         (("2024-04-30", "2024-06-30", "2024-08-31"), Frequency("month", 2, 31)),
-        (("2024-04-30", "2024-06-30", "2024-09-30"), Frequency("month", 1, 31)),
         (("2024-03-04", "2024-03-05", "2024-03-06"), Frequency("business day", 1)),
         (("2024-03-04", "2024-03-05", "2024-03-06"), Frequency("microsecond", DAY)),
     ],
 )
-def test_a_short_table_is_read_with_the_frequency_that_is_expected(
-    rows: tuple[str, ...], expected: Frequency
-) -> None:
-    like = (expected.unit, expected.count) != ("month", 1)  # rows two months apart are no rows one month apart
-    assert (detected(times(*rows), expected) == expected) == like
+def test_a_short_table_is_read_with_the_frequency_that_is_expected(rows: tuple[str, ...], expected: Frequency) -> None:
+    assert detected(times(*rows), expected) == expected
+
+
+def test_rows_further_apart_than_expected_are_not_taken_for_gaps() -> None:
+    some = times("2024-03-04", "2024-03-06", "2024-03-08")
+    assert detected(some, Frequency("microsecond", DAY)) == Frequency("microsecond", 2 * DAY)
 
 
 def test_no_forecast_goes_beyond_the_year_9999() -> None:

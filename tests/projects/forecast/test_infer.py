@@ -4,12 +4,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
 from projects.forecast import infer
-from tests.conftest import Program
+from projects.forecast.config import ModelFacts
+from projects.forecast.frequency import HOUR, Frequency
+from projects.forecast.series import Series
+from projects.forecast.timestamps import TimeForm
 from tests.projects.forecast.conftest import write, write_synthetic
 from tests.smoke import Smoke
 
@@ -82,7 +87,7 @@ def test_only_the_newest_rows_count(run: Infer, table: Path, tmp_path: Path) -> 
 
 Edit = Callable[[list[list[str]]], object]
 BAD_TABLES: dict[str, tuple[Edit, str]] = {
-    "too short": (lambda rows: rows.__delitem__(slice(1, 34)), "too short a series: recent.csv: 167 rows"),
+    "too short": (lambda rows: rows.__delitem__(slice(1, 34)), "recent.csv: 167 rows"),
     "a column is gone": (lambda rows: [row.__delitem__(0) for row in rows], "no such column: offices in recent.csv"),
     "no time": (lambda rows: [row.__delitem__(4) for row in rows], "no such column: time in recent.csv"),
     "a value is missing": (lambda rows: rows[9].__setitem__(2, "NaN"), "recent.csv line 10, column wind: NaN"),
@@ -121,11 +126,10 @@ def test_a_table_that_does_not_fit_is_named_and_nothing_is_written(
     [
         (["recent.csv", "--horizon", 49], "train with --horizon 49"),
         (["recent.csv", "--horizon", 0], "--horizon 0"),
-        (["recent.csv", "--horizon", "many"], "--horizon"),
-        (["recent.csv", "--outptu", "x"], "--output"),
         (["recent.csv", "--output", "recent.csv"], "would replace the input"),
         (["recent.csv", "--output", "recent.csv/x"], "not a folder"),
         (["missing.csv"], "missing.csv"),
+        (["."], "."),
         ([], "SERIES.csv"),
     ],
 )
@@ -140,9 +144,55 @@ def test_a_wrong_command_line_is_named_and_nothing_is_written(
     assert table.read_bytes() == before
 
 
-def test_the_program_leaves_with_2_and_one_line(smoke: Smoke, program: Program, table: Path) -> None:
-    done = program("projects.forecast.infer", smoke.run_dir / "model.onnx", table, "--horizon", 4000)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: the model forecasts no such horizon: --horizon 4000; ")
-    assert done.stderr.count("\n") == 1
+def test_an_output_that_is_replaced_is_named(run: Infer, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(table, "--output", "mine.csv", "--horizon", 3)
+    assert capsys.readouterr().err == ""
+    run(table, "--output", "mine.csv", "--horizon", 3)
+    assert "mine.csv and mine.png" in capsys.readouterr().err
+
+
+def facts(columns: tuple[str, ...], **changes: Any) -> ModelFacts:
+    """What a file knows that forecasts hours with the quantiles 0.1, 0.5, 0.9."""
+    settings: dict[str, Any] = {
+        "model": "segrnn",
+        "num_train": 1,
+        "data_sha256": "",
+        "columns": columns,
+        "time_column": "date",
+        "time_format": None,
+        "series_column": None,
+        "frequency": Frequency("microsecond", HOUR),
+        "season": 24,
+        "mean": (0.0,) * len(columns),
+        "std": (1.0,) * len(columns),
+        "rows": (1, 1, 1),
+        "lookback": 3,
+        "horizon": 2,
+        "fill": "none",
+        "quantiles": (0.1, 0.5, 0.9),
+    }
+    return ModelFacts(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "expected"),
+    [
+        (("load", "load_lower"), {}, ["date", "load", "load__lower", "load__upper", "load_lower"]),
+        (("load",), {"time_column": "load_upper"}, ["load_upper", "load", "load__lower", "load__upper"]),
+        (("row",), {"time_column": None, "frequency": Frequency("row", 1)}, ["_row", "row", "row_lower", "row_upper"]),
+        (("a",), {"quantiles": (0.1, 0.2, 0.5, 0.8, 0.9)}, ["date", "a", "a_lower", "a_q0.2", "a_q0.8", "a_upper"]),
+        (("a",), {"series_column": "site"}, ["site", "date", "a", "a_lower", "a_upper"]),
+    ],
+)
+def test_no_column_of_the_output_has_the_name_of_another(
+    columns: tuple[str, ...], changes: dict[str, Any], expected: list[str]
+) -> None:
+    its_facts = facts(columns, **changes)
+    times = np.arange(3).astype("datetime64[us]")
+    form = None if its_facts.time_column is None else TimeForm("%Y")
+    series = Series(columns, np.zeros((3, len(columns))), times, its_facts.frequency, form=form)
+    levels = np.arange(2 * len(columns) * len(its_facts.quantiles), dtype=np.float32)
+    records = infer.to_records(its_facts, [series], levels.reshape(1, 2, len(columns), -1))
+    assert list(records[0])[: len(expected)] == expected
+    num_values = len(columns) * len(its_facts.quantiles)
+    assert len({value for value in records[0].values() if isinstance(value, float)}) == num_values

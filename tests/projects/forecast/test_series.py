@@ -1,18 +1,24 @@
 """A table is read as it is written; whatever is wrong with it is said in one line, by line and column."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from core.errors import UserError
 from projects.forecast.frequency import HOUR, Frequency
-from projects.forecast.series import Fill, read_series
+from projects.forecast.series import Fill, Series, read_series
 from tests.projects.forecast.conftest import MakeTable, waves, write
 
 Rows = list[list[str]]
+
+
+def read_one(path: Path, **settings: Any) -> Series:
+    """The only series of a table."""
+    (series,) = read_series(path, **settings)
+    return series
 
 
 def replaced(line: int, column: int, cell: str) -> Callable[[Rows], None]:
@@ -25,36 +31,21 @@ def replaced(line: int, column: int, cell: str) -> Callable[[Rows], None]:
 
 
 def test_values_times_columns_and_frequency_are_those_of_the_file(make_table: MakeTable) -> None:
-    series = read_series(make_table(50))
+    series = read_one(make_table(50))
     assert series.columns == ("tide", "load")
     assert series.frequency == Frequency("microsecond", HOUR)
     assert series.time_column == "date"
     np.testing.assert_allclose(series.values, waves(50), atol=5e-5)
     assert series.times[0] == np.datetime64("2024-02-28T00:00")
-    assert [series.shown(row) for row in (0, 24, 48)] == ["2024-02-28 00:00", "2024-02-29 00:00", "2024-03-01 00:00"]
+    assert [series.time_of(row) for row in (0, 24, 48)] == ["2024-02-28 00:00", "2024-02-29 00:00", "2024-03-01 00:00"]
     assert series.filled == 0
 
 
-@pytest.mark.parametrize("comma", [";", "\t"])
-def test_semicolons_and_tabs_separate_cells_too(comma: str, make_table: MakeTable) -> None:
-    commas = make_table(20)
-    other = write(commas.with_name("other.csv"), [row.split(",") for row in commas.read_text().splitlines()], comma)
-    np.testing.assert_array_equal(read_series(other).values, read_series(commas).values)
-
-
-def test_windows_line_ends_a_byte_order_mark_and_blank_last_lines_do_not_matter(make_table: MakeTable) -> None:
-    plain = make_table(20)
-    other = plain.with_name("windows.csv")
-    other.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
-    assert read_series(other).columns == ("tide", "load")
-    np.testing.assert_array_equal(read_series(other).values, read_series(plain).values)
-
-
 def test_targets_come_in_the_order_asked_for(make_table: MakeTable) -> None:
-    series = read_series(make_table(20), target=["load", "tide"])
+    series = read_one(make_table(20), target=["load", "tide"])
     assert series.columns == ("load", "tide")
     np.testing.assert_allclose(series.values, waves(20)[:, ::-1], atol=5e-5)
-    assert read_series(make_table(20), target=["load"]).values.shape == (20, 1)
+    assert read_one(make_table(20), target=["load"]).values.shape == (20, 1)
 
 
 def test_columns_without_numbers_are_left_out_and_named(make_table: MakeTable) -> None:
@@ -62,60 +53,36 @@ def test_columns_without_numbers_are_left_out_and_named(make_table: MakeTable) -
         for number, row in enumerate(rows):
             row.append("site" if number == 0 else "north")
 
-    series = read_series(make_table(20, edit=add_names))
+    series = read_one(make_table(20, edit=add_names))
     assert series.columns == ("tide", "load")
     assert series.left_out == ("site",)
 
 
 def test_the_time_column_may_stand_anywhere(make_table: MakeTable) -> None:
     path = make_table(20, edit=lambda rows: [row.append(row.pop(0)) for row in rows])
-    assert read_series(path).time_column == "date"
-    assert read_series(path, time_column="date").columns == ("tide", "load")
-
-
-def test_other_ways_to_write_a_time_are_read_and_written_by_their_format(make_table: MakeTable) -> None:
-    def german(rows: Rows) -> None:
-        for row in rows[1:]:
-            date, clock = row[0].split(" ")
-            year, month, day = date.split("-")
-            row[0] = f"{day}.{month}.{year} {clock}"
-
-    path = make_table(40, edit=german)
-    with pytest.raises(UserError, match="no column of timestamps"):
-        read_series(path)
-    series = read_series(path, time_format="%d.%m.%Y %H:%M")
-    assert series.times[24] == np.datetime64("2024-02-29T00:00")
-    assert series.written(series.frequency.after(series.times[-1], 10)[-1]) == "01.03.2024 01:00"
-
-
-@pytest.mark.parametrize(
-    ("zone", "offset"), [("Z", timedelta(0)), ("+00:00", timedelta(0)), ("-05:30", -timedelta(hours=5, minutes=30))]
-)
-def test_a_time_zone_that_all_rows_share_is_kept(zone: str, offset: timedelta, make_table: MakeTable) -> None:
-    def add(rows: Rows) -> None:
-        for row in rows[1:]:
-            row[0] += zone
-
-    series = read_series(make_table(20, edit=add))
-    assert series.offset == offset
-    assert series.shown(3) == f"2024-02-28 03:00{zone}"
+    assert read_one(path).time_column == "date"
+    assert read_one(path, time_column="date").columns == ("tide", "load")
 
 
 def test_a_table_without_times_counts_its_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "counted.csv", [["a", "b"], *([str(k), str(k * k)] for k in range(10))])
     with pytest.raises(UserError, match="--time-column -"):
-        read_series(path)
-    series = read_series(path, time_column="-")
+        read_one(path)
+    series = read_one(path, time_column="-")
     assert series.columns == ("a", "b")
-    assert [series.written(time) for time in series.frequency.after(series.times[-1], 2)] == ["10", "11"]
+    assert [series.write_time(time) for time in series.frequency.after(series.times[-1], 2)] == ["10", "11"]
 
 
 WRONG_CELLS = {
     "a decimal comma": (5, 1, '"1,5"', "line 5, column tide: 1,5"),
+    "a decimal comma or a thousands separator": (5, 1, '"1,500"', "line 5, column tide: 1,500"),
+    "thousands separators": (2, 1, '"1,000,234"', "line 2, column tide: 1,000,234"),
+    "a per cent sign": (2, 2, "12 %", "line 2, column load: 12 %"),
+    "infinity": (2, 1, "inf", "line 2, column tide: inf"),
     "not a number": (7, 2, "1_000", "line 7, column load: 1_000"),
     "not a number ": (7, 2, "٣", "line 7, column load: ٣"),
     "not a number  ": (3, 1, "=1+1", "line 3, column tide: =1+1"),
-    "not a number   ": (3, 1, "inf", "line 3, column tide: inf"),
+    "not a number   ": (2, 1, "x", "line 2, column tide: x"),
     "too large a number": (4, 2, "1e308", "line 4, column load: 1e308"),
     "a value is missing": (9, 1, "", "line 9, column tide: (empty)"),
     "a value is missing ": (9, 2, "NaN", "line 9, column load: NaN"),
@@ -134,29 +101,20 @@ def test_a_wrong_cell_is_named_by_line_and_column(problem: str, make_table: Make
     line, column, cell, where = WRONG_CELLS[problem]
     path = make_table(20, edit=replaced(line, column, cell))
     with pytest.raises(UserError) as caught:
-        read_series(path)
+        read_one(path)
     assert str(caught.value).startswith(f"{problem.strip()}: {path} {where}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_zone_that_changes_with_summer_time_is_named(make_table: MakeTable) -> None:
-    def add(rows: Rows) -> None:
-        for number, row in enumerate(rows[1:]):
-            row[0] += "+01:00" if number < 10 else "+02:00"
-
-    with pytest.raises(UserError, match=r"mixed time zones: .* line 12, column date"):
-        read_series(make_table(20, edit=add))
-
-
 def test_a_cell_of_any_length_is_named_in_one_short_line(make_table: MakeTable) -> None:
     with pytest.raises(UserError) as caught:
-        read_series(make_table(20, edit=replaced(4, 1, "x" * 100_000)))
+        read_one(make_table(20, edit=replaced(4, 1, "x" * 100_000)))
     assert "line 4, column tide: xxx" in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
 WRONG_FILES = {
-    "cannot read the table": None,
+    "a file cannot be read": None,
     "no rows": b"date,a\n",
     "no rows ": b"",
     "not UTF-8": b"date,a\n2024-01-01,1\n2024-01-02,\xff\n",
@@ -182,7 +140,7 @@ def test_a_file_that_is_no_such_table_is_named(problem: str, tmp_path: Path) -> 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=problem.strip()) as caught:
-        read_series(path)
+        read_one(path)
     if problem.strip() != "too few rows":
         assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -191,12 +149,12 @@ def test_a_file_that_is_no_such_table_is_named(problem: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("target", [["height"], ["tide", "tide"], ["date"]])
 def test_a_target_that_cannot_be_is_named(target: list[str], make_table: MakeTable) -> None:
     with pytest.raises(UserError, match=target[0]):
-        read_series(make_table(20), target=target)
+        read_one(make_table(20), target=target)
 
 
 def test_a_time_column_that_is_not_there_is_named_with_those_that_are(make_table: MakeTable) -> None:
     with pytest.raises(UserError, match=r"no such column: when .*date, tide, load"):
-        read_series(make_table(20), time_column="when")
+        read_one(make_table(20), time_column="when")
 
 
 def with_holes(rows: Rows) -> None:
@@ -216,20 +174,65 @@ def test_holes_are_filled_by_the_stated_rule_and_counted(fill: Fill, tides: list
         with_holes(rows)
 
     path = make_table(20, edit=edit)
-    series = read_series(path, fill=fill)
+    series = read_one(path, fill=fill)
     assert len(series) == 20
     assert series.values[3:13, 0].tolist() == tides
     assert series.filled == 2 + 3 * 2
-    assert series.shown(19) == "2024-02-28 19:00"
+    assert series.time_of(19) == "2024-02-28 19:00"
     assert (np.diff(series.times) == np.timedelta64(1, "h")).all()
 
 
 @pytest.mark.parametrize(("fill", "line"), [("previous", 2), ("linear", 2), ("linear", 21)])
 def test_a_value_that_the_rule_cannot_know_is_named(fill: Fill, line: int, make_table: MakeTable) -> None:
     with pytest.raises(UserError, match=f"--fill {fill} cannot know a value: .* line {line}, column load"):
-        read_series(make_table(20, edit=replaced(line, 2, "")), fill=fill)
+        read_one(make_table(20, edit=replaced(line, 2, "")), fill=fill)
 
 
 def test_a_slip_of_a_century_is_not_filled_with_a_million_rows(make_table: MakeTable) -> None:
     with pytest.raises(UserError, match="more rows are missing than there"):
-        read_series(make_table(20, edit=replaced(21, 0, "2124-02-28 19:00")), fill="previous")
+        read_one(make_table(20, edit=replaced(21, 0, "2124-02-28 19:00")), fill="previous")
+
+
+def long_format(sites: dict[str, list[int]]) -> Rows:
+    """Rows of several series, day by day, as forecasting tools write them."""
+    days = max(map(len, sites.values()))
+    rows = [["unique_id", "ds", "y"]]
+    for day in range(days):
+        rows += [
+            [name, f"2024-01-{day + 1:02}", str(values[day])] for name, values in sites.items() if day < len(values)
+        ]
+    return rows
+
+
+def test_several_series_in_one_table_are_named_and_read_apart(tmp_path: Path) -> None:
+    path = write(tmp_path / "sites.csv", long_format({"north": [1, 2, 3, 4], "south": [10, 20, 30]}))
+    with pytest.raises(UserError, match=r"column unique_id names 2; give --series-column unique_id"):
+        read_series(path)
+    north, south = read_series(path, series_column="unique_id")
+    assert (north.name, south.name, north.columns) == ("north", "south", ("y",))
+    assert north.values[:, 0].tolist() == [1, 2, 3, 4]
+    assert south.values[:, 0].tolist() == [10, 20, 30]
+    assert south.time_of(-1) == "2024-01-03"
+
+
+def test_series_of_unlike_frequencies_are_named(tmp_path: Path) -> None:
+    rows = long_format({"north": [1, 2, 3, 4, 5], "south": [1, 2, 3, 4, 5]})
+    path = write(tmp_path / "sites.csv", [row for row in rows if row[0] != "south" or row[1][-1] in "135"])
+    with pytest.raises(UserError, match="north 1 day, south 2 days apart"):
+        read_series(path, series_column="unique_id")
+
+
+@pytest.mark.parametrize(
+    ("header", "target", "columns"),
+    [
+        (["date", "all", "b"], ["all"], ("all",)),
+        (["date", "a", "b"], ["all"], ("a", "b")),
+        (["date", "x,y", "b"], ["x,y"], ("x,y",)),
+    ],
+)
+def test_any_name_of_a_column_can_be_a_target(
+    header: list[str], target: list[str], columns: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = [[f"2024-01-0{day}", str(day), "0"] for day in range(1, 6)]
+    path = write(tmp_path / "table.csv", [header, *rows], ";")
+    assert read_one(path, target=target).columns == columns

@@ -5,6 +5,8 @@ import pytest
 
 from projects.forecast.synthetic import COLUMNS, generate
 
+DAY, WEEK = 24, 168  # rows
+
 
 def test_shapes_and_times() -> None:
     series = generate(500, seed=0)

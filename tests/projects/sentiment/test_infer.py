@@ -1,50 +1,78 @@
-"""Inference takes texts from arguments, files and standard input, says which words weighed, and names in one line
-what it cannot take."""
+"""Inference takes texts from arguments, files, folders and standard input, says which words weighed, counts every label,
+and names in one line what it cannot take."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from core.errors import UserError
+from projects.sentiment.infer import infer
 from tests.conftest import Program
 from tests.projects.sentiment.conftest import WriteTable
 from tests.smoke import Smoke
 
-MODULE = "projects.sentiment.infer"
 PRAISE, BLAME = "the acting is superb.", "although the plot is charming, the acting is not really moving."
+Classify = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def classify(
+    smoke: Smoke, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Classify:
+    """Runs the program here, in an empty folder; returns what stands on standard output and on standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, model: str = "model.onnx", stdin: bytes | None = None) -> tuple[str, str]:
+        argv = [str(smoke.run_dir / model), *map(str, arguments)]
+        if stdin is None:
+            infer(argv)
+        else:
+            (tmp_path / "stdin").write_bytes(stdin)
+            with (tmp_path / "stdin").open() as stream, pytest.MonkeyPatch.context() as patch:
+                patch.setattr("sys.stdin", stream)
+                infer(argv)
+        return tuple(capsys.readouterr())  # type: ignore[return-value]
+
+    return run
 
 
 def records(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_arguments_files_and_standard_input_give_the_same_answers(
-    smoke: Smoke, program: Program, tmp_path: Path
-) -> None:
-    model, texts = smoke.run_dir / "model.onnx", [PRAISE, BLAME, "☃ unknown"]
-    (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
-    (tmp_path / "t.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts))
+def test_arguments_files_folders_and_standard_input_give_the_same_results(classify: Classify, tmp_path: Path) -> None:
+    texts = [PRAISE, BLAME, "☃ unknown"]
+    (tmp_path / "t.TXT").write_text("\r".join(texts) + "\r")
+    (tmp_path / "t.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts), encoding="utf-16")
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"review": text}) + "\n" for text in texts))
-    answers = [program(MODULE, model, *inputs, "--json") for inputs in (texts, ["t.txt"], ["t.csv"], ["t.jsonl"])]
-    answers.append(program(MODULE, model, "--json", input="\n".join(texts)))
-    answers.append(program(MODULE, model, "-", "--json", input="\r\n".join(texts)))
-    for answer in answers:
-        assert answer.returncode == 0, answer.stderr
-        assert answer.stderr == ""
-        assert answer.stdout == answers[0].stdout
-    first, second, unknown = records(answers[0].stdout)
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    for number, text in enumerate(texts):
+        (tmp_path / "folder" / "below" / f"{number}.txt").write_text(text)
+    results = [classify(*inputs, "--json") for inputs in (texts, ["t.TXT"], ["t.csv"], ["t.jsonl"], ["folder"])]
+    results.append(classify("--json", stdin="\n".join(texts).encode()))
+    results.append(classify("-", "--json", stdin="\r\n".join(texts).encode()))
+    assert {result for result in results} == {(results[0][0], "")}
+    first, second, unknown = records(results[0][0])
     assert [first["text"], second["text"]] == [PRAISE, BLAME]
     for record in (first, second, unknown):
         assert record["probability"] == max(record["probabilities"].values())
         assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-4)
-        assert record["label"] in ("negative", "positive")
     assert (first["label"], second["label"]) == ("positive", "negative")
 
 
-def test_the_words_that_weighed_most_come_first(smoke: Smoke, program: Program) -> None:
-    done = program(MODULE, smoke.run_dir / "model.onnx", PRAISE, BLAME, "--json", "--top", 99)
-    praise, blame = records(done.stdout)
+@pytest.mark.parametrize("text", [PRAISE * 16, PRAISE * 400, "a/" * 200 + ".csv is dull", "what\x1b[31m a film", "."])
+def test_an_argument_that_cannot_be_a_file_is_a_text(text: str, classify: Classify) -> None:
+    (tmp,) = records(classify(text, "--json")[0]) if text != "." else [{"text": "."}]
+    assert tmp["text"] == text
+
+
+def test_the_words_that_weighed_most_come_first(classify: Classify) -> None:
+    praise, blame = records(classify(PRAISE, BLAME, "--json", "--top", 99)[0])
     assert sorted(word["word"] for word in praise["words"]) == sorted(["the", "acting", "is", "superb", "."])
     for record in (praise, blame):
         weights = [word["weight"] for word in record["words"]]
@@ -52,74 +80,124 @@ def test_the_words_that_weighed_most_come_first(smoke: Smoke, program: Program) 
         assert sum(word["attention"] for word in record["words"]) == pytest.approx(1, abs=0.01)
     assert praise["words"][0]["word"] == "superb"
     assert {"not", "moving"} & {word["word"] for word in blame["words"][:3]}
-    without = program(MODULE, smoke.run_dir / "model.onnx", PRAISE.replace("superb", "zyzzyva"), "--json")
-    fall = praise["probabilities"]["positive"] - records(without.stdout)[0]["probabilities"]["positive"]
+    (without,) = records(classify(PRAISE.replace("superb", "zyzzyva"), "--json")[0])
+    fall = praise["probabilities"]["positive"] - without["probabilities"]["positive"]
     assert praise["words"][0]["weight"] == pytest.approx(fall, abs=2e-4)
 
 
-def test_without_json_a_line_is_for_people_and_harmless_on_a_terminal(smoke: Smoke, program: Program) -> None:
-    text = "the plot is \x1b[31mdull " + "and so on " * 20
-    done = program(MODULE, smoke.run_dir / "model.onnx", text, "--top", 2)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    assert "\x1b" not in done.stdout
-    assert done.stdout.count("%") == 1
-    assert len(done.stdout) < 140
-    assert "[" not in program(MODULE, smoke.run_dir / "model.onnx", "fine", "--top", 0).stdout
+def test_without_json_a_line_is_for_people_and_harmless_on_a_terminal(classify: Classify) -> None:
+    shown, _ = classify("the plot is \x1b[31mdull " + "and so on " * 20, "--top", 2)
+    assert shown.count("\n") == shown.count("%") == 1
+    assert "\x1b" not in shown
+    assert len(shown) < 140
+    assert "[" not in classify("fine", "--top", 0)[0]
 
 
-def test_the_8_bit_copy_answers_too(smoke: Smoke, program: Program) -> None:
-    done = program(MODULE, smoke.run_dir / "model.int8.onnx", PRAISE, "--json")
-    assert done.returncode == 0, done.stderr
-    assert records(done.stdout)[0]["label"] == "positive"
+def test_the_8_bit_copy_classifies_too(classify: Classify) -> None:
+    assert records(classify(PRAISE, "--json", model="model.int8.onnx")[0])[0]["label"] == "positive"
 
 
-def test_long_and_short_texts_are_answered_in_their_order(smoke: Smoke, program: Program, tmp_path: Path) -> None:
+def test_long_and_short_texts_are_printed_in_their_order(classify: Classify, tmp_path: Path) -> None:
     texts = [PRAISE * n for n in (300, 1, 40, 2, 1, 500)]
     (tmp_path / "t.txt").write_text("\n".join(texts) + "\n")
-    done = program(MODULE, smoke.run_dir / "model.onnx", "t.txt", "--json")
-    assert [record["text"] for record in records(done.stdout)] == texts
-    alone = program(MODULE, smoke.run_dir / "model.onnx", texts[3], "--json")
-    assert records(alone.stdout)[0]["probability"] == pytest.approx(records(done.stdout)[3]["probability"], abs=1e-5)
+    together = records(classify("t.txt", "--json")[0])
+    assert [record["text"] for record in together] == texts
+    (alone,) = records(classify(texts[3], "--json")[0])
+    assert alone["probability"] == pytest.approx(together[3]["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["positive", "negative"], ["accuracy 1.0000 of 2 texts"]),
+        (["positive", "meh"], ["accuracy 0.5000 of 2 texts", "1 texts have labels that the model does not know (meh;"]),
+        (["Positive", "NEGATIVE"], ["accuracy 0.0000 of 2 texts", "the same: Positive, positive", "NEGATIVE"]),
+    ],
+)
+def test_labels_that_the_model_does_not_know_are_counted_as_wrong_and_named(
+    labels: list[str], words: list[str], classify: Classify, tmp_path: Path
+) -> None:
+    rows = [json.dumps({"text": text, "label": label}) for text, label in zip((PRAISE, BLAME), labels, strict=True)]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    _, said = classify("t.jsonl")
+    assert all(word in said for word in words), said
+
+
+def test_folders_named_like_classes_give_an_accuracy_and_others_none(classify: Classify, tmp_path: Path) -> None:
+    for name in ("positive", "other"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "0.txt").write_text(PRAISE)
+    assert "accuracy 0.5000 of 2 texts" in classify("d")[1]
+    assert classify("d/other")[1] == ""
 
 
 def test_bad_rows_stop_before_anything_is_printed_or_are_left_out_by_name(
-    smoke: Smoke, program: Program, write_table: WriteTable
+    classify: Classify, write_table: WriteTable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_table("t.csv", 3, extra=b",good\n")
-    stopped = program(MODULE, smoke.run_dir / "model.onnx", path)
-    assert (stopped.returncode, stopped.stdout) == (2, "")
-    assert_one_line(stopped.stderr, f"empty text: {path} line 5")
-    done = program(MODULE, smoke.run_dir / "model.onnx", path, "--on-bad-row", "skip")
-    assert (done.returncode, done.stdout.count("\n")) == (0, 3)
-    assert f"left out: {path} line 5: empty text" in done.stderr
+    with pytest.raises(UserError, match=f"empty text: {path} line 5"):
+        classify(path)
+    assert capsys.readouterr().out == ""
+    printed, said = classify(path, "--on-fault", "skip")
+    assert printed.count("\n") == 3
+    assert f"left out: {path} line 5: empty text" in said
 
 
-def test_inputs_that_cannot_be_are_refused_in_one_line(smoke: Smoke, program: Program, tmp_path: Path) -> None:
-    model = smoke.run_dir / "model.onnx"
+def test_results_are_written_into_a_new_file_only(classify: Classify, tmp_path: Path) -> None:
+    printed, _ = classify(PRAISE, "--json", "--output", "r.jsonl")
+    assert (tmp_path / "r.jsonl").read_text() == printed
+    for path in ("r.jsonl", "nowhere/r.jsonl"):
+        with pytest.raises(UserError, match=f"--output {path}"):
+            classify(BLAME, "--output", path)
+    assert (tmp_path / "r.jsonl").read_text() == printed
+
+
+CASES: list[tuple[list[str], str]] = [
+    ([PRAISE, "--top", "-1"], "--top"),
+    (["no-such.csv"], "no-such.csv"),
+    (["bare.csv"], "--text-column"),
+    (["bare.csv", "--text-column", "words"], "--text-column words"),
+    (["empty"], "a folder without .txt files: empty"),
+    (["pipe.txt"], "pipe.txt"),
+    ([" "], "empty text: an argument"),
+    (["fi\0ne"], "a NUL character in the text: an argument"),
+    (["x" * 1_000_001], "text of more than 1,000,000 characters: an argument"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), CASES, ids=[named for _, named in CASES])
+def test_inputs_that_cannot_be_are_named(arguments: list[str], named: str, classify: Classify, tmp_path: Path) -> None:
     (tmp_path / "bare.csv").write_text("date,price\n1,2\n")
-    (tmp_path / "notes.txt").write_text("no model\n")
-    cases: list[tuple[list[object], str]] = [
-        (["missing.onnx", PRAISE], "missing.onnx"),
-        (["notes.txt", PRAISE], "notes.txt"),
-        ([model, PRAISE, "--top", "-1"], "--top"),
-        ([model, "no-such.csv"], "no-such.csv"),
-        ([model, "bare.csv"], "--text-column"),
-        ([model, "bare.csv", "--text-column", "words"], "--text-column words"),
-        ([model, " "], "empty text: an argument"),
-        ([model, PRAISE, "--jsn"], "--json"),
-    ]
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")
     before = sorted(tmp_path.rglob("*"))
-    for arguments, named in cases:
-        done = program(MODULE, *arguments)
-        assert (done.returncode, done.stdout) == (2, ""), arguments
-        assert_one_line(done.stderr, named)
-    assert_one_line(program(MODULE, model, input="fine\n\n").stderr, "standard input line 2")
+    with pytest.raises(UserError) as caught:
+        classify(*arguments)
+    assert named in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def assert_one_line(text: str, named: str) -> None:
-    """Standard error is one line, an error that names something."""
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    assert named in text
+def test_an_empty_line_of_standard_input_is_named(classify: Classify) -> None:
+    with pytest.raises(UserError, match="standard input line 2"):
+        classify(stdin=b"fine\n\n")
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": ["one"]}, {"tokenizer": "{}"}, {"max_length": 0}, {"num_words": 3}, {"classes": 3}]
+)
+def test_a_file_whose_facts_do_not_fit_its_graph_is_refused(
+    change: dict[str, Any], smoke: Smoke, tmp_path: Path
+) -> None:
+    model = onnx.load(str(smoke.run_dir / "model.onnx"))
+    entry = next(entry for entry in model.metadata_props if entry.key == "facts")
+    entry.value = json.dumps({**json.loads(entry.value), **change})
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=r"m\.onnx"):
+        infer([str(tmp_path / "m.onnx"), PRAISE])
+
+
+def test_a_terminal_of_ascii_is_enough(smoke: Smoke, program: Program) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = program("projects.sentiment.infer", smoke.run_dir / "model.onnx", "déjà vu " * 20, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()

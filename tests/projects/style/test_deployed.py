@@ -123,13 +123,13 @@ def freeze_statistics(spec: ExportSpec) -> ExportSpec:
     """An export whose norms use constants in place of the image's own statistics."""
     deployed = spec.module
     assert isinstance(deployed, Deployed)
-    constants = deployed(*random_inputs(deployed, 1, 40, 40, 0))[1]
+    paint, constants = deployed.paint, deployed(*random_inputs(deployed, 1, 40, 40, 0))[1]
 
     class Frozen(torch.nn.Module):
         def forward(
             self, image: torch.Tensor, blend: torch.Tensor, keep_colors: torch.Tensor, statistics: torch.Tensor
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            painted, own = deployed.paint(image, blend, keep_colors, constants.expand(image.shape[0], -1, -1))
+            painted, own = paint(image, blend, keep_colors, constants.expand(image.shape[0], -1, -1))
             return painted.round().to(torch.uint8), own + 0 * statistics.sum()
 
     return replace(spec, module=Frozen())
