@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,7 @@ FORMAT = 2
 _WRITERS = 4
 MANIFEST = "MANIFEST.json"
 _STATE = "state.json"
-_REPLACED = f"{TEMPORARY}replaced-"
-_BROKEN = "broken-"
+REPLACED = f"{TEMPORARY}replaced-"
 
 
 class Broken(Exception):
@@ -48,7 +47,7 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str, be
     for a full disk, a read-only folder, or a value that is not finite.
     """
     final = folder_of(run_dir, step)
-    parent, temporary, replaced = final.parent, temporary_beside(final), final.with_name(f"{_REPLACED}{final.name}")
+    parent, temporary, replaced = final.parent, temporary_beside(final), final.with_name(f"{REPLACED}{final.name}")
     files = encode_files(state, step, _STATE)
     try:
         temporary.mkdir(parents=True)
@@ -66,7 +65,7 @@ def save(run_dir: Path, step: int, state: Mapping[str, Any], *, project: str, be
         sync_folder(parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
-        _put_back(replaced)
+        put_back(replaced)
         shutil.rmtree(temporary, ignore_errors=True)
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         what = f"checkpoint of step {step} not written, {reason}"
@@ -168,18 +167,6 @@ def say_broken(folder: Path, reason: str) -> None:
     print(printable(f"checkpoint {folder} is broken ({reason}); trying the one before it"), file=sys.stderr)
 
 
-def set_aside_after(folder: Path) -> None:
-    """Renames the checkpoints that are newer than a good one, because they are broken: training will pass their steps
-    again, and what is broken must not count among those that are kept."""
-    for later in folders(folder.parents[1]):
-        if later.name > folder.name:
-            aside = later.with_name(f"{_BROKEN}{later.name}")
-            if aside.exists():
-                shutil.rmtree(aside)
-            later.rename(aside)
-            print(printable(f"note: the broken checkpoint is now called {aside}"), file=sys.stderr)
-
-
 def best(run_dir: Path) -> Path:
     """The checkpoint that was best in validation, unread; the newest good one of a run without validation.
 
@@ -187,48 +174,16 @@ def best(run_dir: Path) -> Path:
     """
     for folder in reversed(folders(run_dir)):
         try:
-            best_step = read_manifest(folder)["best_step"]
+            best_step = _read_manifest(folder)["best_step"]
         except Broken:
             continue
         return folder_of(run_dir, best_step) if isinstance(best_step, int) else newest_good(run_dir)
     return newest_good(run_dir)
 
 
-def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
-    """Deletes all but the newest `keep` checkpoints and the protected steps', once the newest has been read back.
-
-    Raises RunError, with nothing deleted, where the disk holds something else than was written.
-    """
-    names = {f"step-{step:08d}" for step in protected}
-    *_, newest = present = folders(run_dir)
-    superfluous = [folder for folder in present[:-keep] if folder.name not in names]
-    if superfluous:
-        try:
-            verify(newest)
-        except Broken as error:
-            raise RunError(
-                "checkpoint not written as it should be", f"{newest}: {error}", "look at the disk"
-            ) from error
-    for folder in superfluous:
-        doomed = folder.with_name(f"{TEMPORARY}{folder.name}")  # half a deletion must not look like a checkpoint
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
-
-
-def sweep(run_dir: Path) -> None:
-    """Deletes what a killed process left behind, half written. Only the holder of the run's lock may."""
-    for path in (*run_dir.glob(f"{TEMPORARY}*"), *run_dir.glob(f"plots/{TEMPORARY}*")):
-        if not path.is_dir():
-            path.unlink()
-    for folder in (run_dir / "checkpoints").glob(f"{_REPLACED}*"):
-        _put_back(folder)
-    for folder in (run_dir / "checkpoints").glob(f"{TEMPORARY}*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_back(replaced: Path) -> None:
+def put_back(replaced: Path) -> None:
     """Gives a folder that was to be replaced its name again, unless the new one has it."""
-    final = replaced.with_name(replaced.name.removeprefix(_REPLACED))
+    final = replaced.with_name(replaced.name.removeprefix(REPLACED))
     if replaced.exists() and not final.exists():
         replaced.rename(final)
 

@@ -24,7 +24,7 @@ from core.worker_watch import WorkerWatch
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
-WORKER_TIMEOUT_SECONDS = 120
+_WORKER_TIMEOUT_SECONDS = 120
 
 
 class Loader(Protocol[B_co]):
@@ -138,7 +138,7 @@ class StreamLoader:
         workers: int = 0,
         collate: Callable[[list[Any]], Any] = default_collate,
         pin_memory: bool = False,
-        timeout_seconds: float = WORKER_TIMEOUT_SECONDS,
+        timeout_seconds: float = _WORKER_TIMEOUT_SECONDS,
     ) -> None:
         self.source, self.order, self.workers = source, order, workers
         self.collate, self.pin_memory, self.timeout_seconds = collate, pin_memory, timeout_seconds

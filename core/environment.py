@@ -14,6 +14,7 @@ import torch
 from core.distributed import World
 
 _PACKAGES = ("torch", "torchvision", "timm", "tokenizers", "onnx", "onnxruntime", "numpy", "safetensors")
+_BYTE_INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512bw", "avx2", "ssse3", "i8mm", "asimddp", "asimd")
 
 
 def environment(world: World) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def environment(world: World) -> dict[str, Any]:
         **versions,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "ranks": world.size,
@@ -35,7 +36,7 @@ def environment(world: World) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name and number of cores."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -43,11 +44,32 @@ def _processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def instruction_set() -> str:
+    """The processor's instructions for products of bytes, the widest first; they decide what 8-bit networks cost."""
+    flags: set[str] = set()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):
+                flags.update(line.split(":", 1)[1].split())
+    present = [name for name in _BYTE_INSTRUCTIONS if name in flags]
+    return ", ".join(present) or f"instructions of {platform.machine()}"
+
+
 def git_commit() -> str | None:
-    """The commit that this code is at, with "-dirty" where files differ from it; None outside a checkout."""
+    """The commit that this code is at, with "-dirty" where files differ from it; None outside a checkout of its own.
+
+    Where the package is installed in a folder of another project, git would answer with that project's commit.
+    """
     root = Path(__file__).parent.parent
+    if _git(root, "ls-files", "--error-unmatch", str(Path(__file__))) is None:
+        return None
+    return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says; None where it fails."""
     try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        command = ["git", "-C", str(folder), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

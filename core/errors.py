@@ -6,14 +6,18 @@ saving. Standard error ends with one line `error: what: where; what to do`. `--d
 
 import errno
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
+
+from core.signals import interrupting
 
 MAX_LINE_CHARACTERS = 600
 SECONDS_FOR_RANK_0 = 15.0
+_saved = {"text": "nothing was saved"}
 
 
 class UserError(Exception):
@@ -38,13 +42,20 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
-def run_command(main: Callable[[], None]) -> NoReturn:
-    """Runs a program's main function and leaves with the exit code of the contract above."""
+def run_command(main: Callable[[], None], *, outlives_output: bool = False) -> NoReturn:
+    """Runs a program's main function and leaves with the exit code of the contract above.
+
+    outlives_output: go on where nobody reads the output any more, as a training does; otherwise that ends the program
+    with success, as in `infer ... | head`.
+    """
+    if outlives_output:
+        sys.stdout, sys.stderr = _LastingStream(sys.stdout), _LastingStream(sys.stderr)
     try:
-        main()
+        with interrupting():
+            main()
         sys.stdout.flush()
         code = 0
-    except BrokenPipeError:  # the reader of our output has left, as in `infer ... | head`
+    except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     except (Exception, KeyboardInterrupt) as error:
@@ -65,6 +76,40 @@ def run_command(main: Callable[[], None]) -> NoReturn:
     sys.exit(code)
 
 
+class _LastingStream:
+    """A text stream that goes silent where it cannot be written any more: its reader left, or its terminal closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes, or nothing."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return self._go_silent(len(text))
+
+    def flush(self) -> None:
+        """Flushes, or nothing."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._go_silent(0)
+
+    def _go_silent(self, size: int) -> int:
+        """Has everything from now on written to nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        return size
+
+
+def note_saved(text: str) -> None:
+    """Sets what the closing line says of a program that is stopped from now on."""
+    _saved["text"] = text
+
+
 def describe(error: BaseException) -> tuple[int, str]:
     """Exit code and closing line for an exception."""
     rank = os.environ.get("RANK")
@@ -73,7 +118,7 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Stopped):
         return 128 + error.signal_number, text
     if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped before training began; nothing was saved"
+        return 128 + getattr(error, "signal_number", signal.SIGINT), f"stopped; {_saved['text']}"
     if isinstance(error, UserError) or getattr(error, "exit_code", None) == 2:  # cuda_ext's, which core does not know
         return 2, prefix + text
     if isinstance(error, RunError):

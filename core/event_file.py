@@ -59,7 +59,6 @@ class EventFile:
 
 def _scalar_records(path: Path) -> Iterator[bytes]:
     """The events of a file that hold scalars, up to the first one that is not whole."""
-    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
     content, at = path.read_bytes(), 0
@@ -72,5 +71,5 @@ def _scalar_records(path: Path) -> Iterator[bytes]:
         try:
             if Event.FromString(content[begin : begin + size]).HasField("summary"):
                 yield content[begin : begin + size]
-        except DecodeError:
+        except Exception:  # of protobuf: the rest cannot be trusted
             return

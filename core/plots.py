@@ -1,9 +1,10 @@
-"""The pictures that several projects draw into `plots/`: training curves, a confusion matrix.
+"""What several projects plot into `plots/`: training curves, a confusion matrix.
 
-matplotlib is imported when a picture is drawn, and only with the Agg backend, which needs no screen.
+matplotlib is imported when something is plotted, and only with the Agg backend, which needs no screen.
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DOTS_PER_INCH = 130
+from core.errors import printable
+
+_DOTS_PER_INCH = 130
+_MAX_INCHES = 20.0  # of a confusion matrix; with 200 classes one of full size would take 10 GB
+_MAX_CLASSES_NAMED, _MAX_NAME_CHARACTERS = 60, 24
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
@@ -19,6 +24,7 @@ def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a class name is a $
     from matplotlib import pyplot
 
     drawn, axes = pyplot.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
@@ -30,7 +36,9 @@ def save_figure(drawn: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     path.parent.mkdir(exist_ok=True)
-    drawn.savefig(path, dpi=DOTS_PER_INCH)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of scripts that the font lacks; shown as boxes
+        drawn.savefig(path, dpi=_DOTS_PER_INCH)
     pyplot.close(drawn)
 
 
@@ -58,15 +66,20 @@ def curves(run_path: Path, panels: Sequence[str]) -> None:
 
 
 def confusion(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """A confusion matrix; counts[true, predicted], shades and numbers in per cent of the true class."""
+    """A confusion matrix; counts[true, predicted], shades and numbers in per cent of the true class.
+
+    Of many classes not every one is named on the axes.
+    """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = max(4.5, 0.62 * len(classes) + 1.6)
+    size = min(_MAX_INCHES, max(4.5, 0.62 * len(classes) + 1.6))
+    shown = range(0, len(classes), -(-len(classes) // _MAX_CLASSES_NAMED))
+    names = [printable(classes[number])[:_MAX_NAME_CHARACTERS] for number in shown]
     drawn, grid = figure(size, size * 0.93)
     axis = grid[0, 0]
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axis.set(xlabel="predicted", ylabel="true", xticks=range(len(classes)), yticks=range(len(classes)))
-    axis.set_xticklabels(classes, rotation=45, ha="right")
-    axis.set_yticklabels(classes)
+    axis.set(xlabel="predicted", ylabel="true", xticks=shown, yticks=shown)
+    axis.set_xticklabels(names, rotation=45, ha="right")
+    axis.set_yticklabels(names)
     if len(classes) <= 20:
         for (row, column), share in np.ndenumerate(shares):
             color = "white" if share > 0.6 else "black"

@@ -135,14 +135,14 @@ def answer_early(parse: Callable[..., object], *arguments: object) -> None:
 
 def run_training(config_class: type[C], train: Callable[[TrainCommand[C]], None]) -> None:
     """A train program: reads the command line, trains, and leaves with the exit code of core.errors."""
-    run_command(lambda: train(parse_training(config_class)))
+    run_command(lambda: train(parse_training(config_class)), outlives_output=True)
 
 
 def run_export(
     config_class: type[RunConfig], options_class: type[O], export: Callable[[ExportCommand[O]], Any]
 ) -> None:
     """An export program: reads the command line, exports, and leaves with the exit code of core.errors."""
-    run_command(lambda: export(parse_export(config_class, options_class)))
+    run_command(lambda: export(parse_export(config_class, options_class)), outlives_output=True)
 
 
 def _parser(config_class: type[RunConfig], program: str) -> Parser:

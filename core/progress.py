@@ -6,7 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class ProgressBar:
@@ -41,7 +41,7 @@ class ProgressBar:
         if self._bar is not None:
             text = f"{step}/{self.total_steps}  loss {loss:.3f}  {self.rate(step):,.0f}/s  {self.left(step)} left"
             self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}", text=text, refresh=True)
-            self._next_look = time.perf_counter() + SECONDS_BETWEEN_LOOKS
+            self._next_look = time.perf_counter() + _SECONDS_BETWEEN_LOOKS
 
     def print(self, text: str) -> None:
         """Writes a line above the bar."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MASK = (1 << 64) - 1
+_MASK = (1 << 64) - 1
 
 
 def uniform_integers(seed: int, epoch: int, indices: Tensor, purpose: str, highs: tuple[int, ...]) -> Tensor:
@@ -23,7 +23,7 @@ def uniform_integers(seed: int, epoch: int, indices: Tensor, purpose: str, highs
     """
     columns = torch.arange(len(highs), device=indices.device)
     counter = indices[:, None] * len(highs) + columns[None, :] + 1
-    bits = _mix(counter * signed(0x9E3779B97F4A7C15) + signed(key(seed, epoch, purpose)))
+    bits = _mix(counter * _signed(0x9E3779B97F4A7C15) + _signed(key(seed, epoch, purpose)))
     top = (bits >> 32) & 0xFFFFFFFF
     return ((top * torch.tensor(highs, dtype=torch.int64, device=indices.device)) >> 32) & 0xFFFFFFFF  # it may wrap
 
@@ -48,17 +48,17 @@ def key(seed: int, epoch: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()[:8], "little")
 
 
-def signed(value: int) -> int:
+def _signed(value: int) -> int:
     """The int64 with the bits of a 64-bit unsigned number."""
-    value &= MASK
+    value &= _MASK
     return value - (1 << 64) if value >> 63 else value
 
 
 def _mix(x: Tensor) -> Tensor:
     """The finaliser of SplitMix64; int64 arithmetic wraps, and the masks make shifts logical."""
-    x = (x ^ ((x >> 30) & (MASK >> 30))) * signed(0xBF58476D1CE4E5B9)
-    x = (x ^ ((x >> 27) & (MASK >> 27))) * signed(0x94D049BB133111EB)
-    return x ^ ((x >> 31) & (MASK >> 31))
+    x = (x ^ ((x >> 30) & (_MASK >> 30))) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ ((x >> 27) & (_MASK >> 27))) * _signed(0x94D049BB133111EB)
+    return x ^ ((x >> 31) & (_MASK >> 31))
 
 
 def seed_all(seed: int, rank: int) -> None:

@@ -5,15 +5,14 @@ into one JSON file, of which the table shows the named numbers; `python -m core.
 README's table is that output, and a test compares them.
 """
 
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.command_line import Parser
 from core.errors import UserError, run_command
-from core.files import read_json
+from core.files import read_json, write_json
 
 _VERSIONS = ("python", "torch", "onnxruntime")
 _INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
@@ -22,41 +21,60 @@ _INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs
 def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dict[str, Any]:
     """One result of complete runs: settings, command, seeds, and each number of their summaries with its spread.
 
-    show: the numbers that the table shows, with their formats. Raises UserError for a run that is not complete, or
-    whose settings, data or machine differ from the others', and for a number that is not in the summaries.
+    show: the numbers that the table shows, with their formats. Raises UserError for a run that is not complete, has the
+    seed of another, or has other settings, data or another machine, and for a number that is not in the summaries.
     """
     runs = [read_json(path / "run.json", "not a run folder", "give folders of complete runs") for path in run_dirs]
     summaries = [read_json(path / "summary.json", "not a complete run", "finish it first") for path in run_dirs]
-    first = runs[0]
+    first, seeds = runs[0], []
     for path, run in zip(run_dirs, runs, strict=True):
-        if run["project"] != first["project"]:
-            raise UserError("runs of different projects", path, "collect them apart")
-        settings = [{k: v for k, v in r["config"].items() if k not in _INVOCATION_ONLY} for r in (run, first)]
-        if settings[0] != settings[1] or run["environment"]["processor"] != first["environment"]["processor"]:
-            raise UserError("runs that differ in more than their seed", path, "collect them apart")
+        for what, of in _WHAT_IS_EQUAL.items():
+            if of(run) != of(first):
+                raise UserError(f"runs {what}", path, "collect them apart")
+        if run["config"]["seed"] in seeds:
+            raise UserError("a seed stands twice", f"{run['config']['seed']} in {path}", "give each run once")
+        seeds.append(run["config"]["seed"])
     numbers = {}
     for key in summaries[0]:
-        values = [summary[key] for summary in summaries]
-        if all(isinstance(value, int | float) for value in values):
+        values = [summary.get(key) for summary in summaries]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             numbers[key] = {"values": values, "mean": statistics.fmean(values), "spread": spread(values)}
-    for key in show:
+    for key, form in show.items():
         if key not in numbers:
             raise UserError("no such number", f"--show {key}", f"choose from {', '.join(numbers)}")
+        try:
+            format(0.5, form)
+        except ValueError as error:
+            raise UserError("no format of a number", f"--show {key}:{form}", "give one such as .4f") from error
     environment = first["environment"]
     return {
         "name": name,
         "show": dict(show),
         "project": first["project"],
         "command": shown_command(first),
-        "seeds": [run["config"]["seed"] for run in runs],
+        "seeds": seeds,
         "numbers": numbers,
         "model": first["facts"].get("model"),
+        "data_sha256": first["facts"].get("data_sha256"),
         "commits": sorted({run["environment"]["commit"] or "unknown" for run in runs}),
         "processor": environment["processor"],
         "gpu": environment["gpu"],
         "threads": [run["environment"]["threads"] for run in runs],
         "versions": {name: environment[name] for name in _VERSIONS if name in environment},
     }
+
+
+def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the runs of one result share."""
+    return {name: value for name, value in run["config"].items() if name not in _INVOCATION_ONLY}
+
+
+_WHAT_IS_EQUAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "of different projects": lambda run: run["project"],
+    "of different data": lambda run: run["facts"].get("data_sha256"),
+    "that differ in more than their seed": _settings,
+    "of different machines": lambda run: (run["environment"]["processor"], run["environment"]["gpu"]),
+}
 
 
 def spread(values: Sequence[float]) -> float:
@@ -76,30 +94,50 @@ def shown_command(run: Mapping[str, Any]) -> str:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table, and the command of each result."""
-    lines = ["| result | measured | seconds (threads) | seeds | machine |", "| --- | --- | --- | --- | --- |"]
+    """A Markdown table with a column for each number, the machine below it, and the command of each result."""
+    keys = list(dict.fromkeys(key for result in results for key in result["show"]))
+    machines = list(dict.fromkeys(_machine(result) for result in results))
+    titles = ["result", *(_words(key) for key in keys), "seconds (threads)", "seeds"]
+    lines = [f"| {' | '.join(titles)} |", f"| {' | '.join('---' for _ in titles)} |"]
     for result in results:
-        shown = [f"{words(key)} {measured(result, key, form)}" for key, form in result["show"].items()]
+        shown = [measured(result, key, result["show"][key]) if key in result["show"] else "" for key in keys]
         times = zip(result["numbers"]["seconds"]["values"], result["threads"], strict=True)
         seconds = ", ".join(f"{seconds:.0f} ({threads})" for seconds, threads in times)
+        mark = f" ({machines.index(_machine(result)) + 1})" if len(machines) > 1 else ""
         seeds = ", ".join(str(seed) for seed in result["seeds"])
-        versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        machine = f"{result['gpu'] or result['processor']}; {versions}"
-        lines.append(f"| {result['name']} | {', '.join(shown)} | {seconds} | {seeds} | {machine} |")
+        lines.append(f"| {' | '.join([result['name'] + mark, *shown, seconds, seeds])} |")
+    where = machines if len(machines) == 1 else [f"({n}) {machine}" for n, machine in enumerate(machines, start=1)]
     commands = [f"- {result['name']}: `{result['command']}`" for result in results]
-    return "\n".join([*lines, "", *commands])
+    return "\n".join([*lines, "", f"Measured on {'; '.join(where)}.", "", *commands])
 
 
-def words(key: str) -> str:
+def _machine(result: Mapping[str, Any]) -> str:
+    """Where a result was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"{result['gpu'] or result['processor']} with {versions}"
+
+
+def _words(key: str) -> str:
     """A summary's key as a reader wants it."""
     return key.replace("_", " ")
 
 
 def measured(result: Mapping[str, Any], key: str, form: str) -> str:
-    """A number, with its spread over seeds where there are several."""
+    """A number, with its spread over seeds where there are several and it is not the same for all."""
     number = result["numbers"][key]
     mean = format(number["mean"], form)
-    return f"{mean} ± {format(number['spread'], form)}" if len(result["seeds"]) > 1 else mean
+    return f"{mean} ± {format(number['spread'], form)}" if number["spread"] else mean
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """A stored result. Raises UserError for a file that is none."""
+    what, todo = "not a result file", "give files that --output wrote"
+    result = read_json(path, what, todo)
+    try:
+        table([result])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(what, path, todo) from error
+    return result
 
 
 def main() -> None:
@@ -111,14 +149,17 @@ def main() -> None:
     parser.add_argument("--show", nargs="+", default=[], metavar="KEY:FORMAT", help="what the table shows")
     arguments = parser.parse_args()
     if arguments.output is None:
-        todo = "give files that --output wrote"
-        print(table([read_json(path, "not a result file", todo) for path in arguments.paths]))
-    else:
-        show = dict(pair.partition(":")[::2] for pair in arguments.show)
+        print(table([_read_result(path) for path in arguments.paths]))
+        return
+    show = dict(pair.partition(":")[::2] for pair in arguments.show)
+    try:
         result = collect(arguments.paths, arguments.name or arguments.output.stem, show)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(table([result]))
+    except (KeyError, TypeError, AttributeError) as error:
+        where = f"{', '.join(map(str, arguments.paths))} ({type(error).__name__}: {error})"
+        raise UserError("not runs of this version", where, "give run folders that this version made") from error
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output, result)
+    print(table([result]))
 
 
 if __name__ == "__main__":

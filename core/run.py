@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from core import checkpoint, distributed
+from core import checkpoint, distributed, retention
 from core.config import RunConfig
 from core.distributed import World
 from core.environment import environment
-from core.errors import UserError, printable
+from core.errors import UserError, note_saved, printable
 from core.event_file import EventFile
 from core.files import read_json, write_atomically, write_json
 from core.folder_lock import lock_folder, readable_errors, refuse_links
@@ -69,9 +69,11 @@ class RunFolder(Generic[C, F]):
         path, resume = distributed.from_main((path, resume))
         assert path is not None
         run = cls(path, command.config, facts, world, resume, environment or {}, command.began, command.smoke)
+        if resume:
+            note_saved(f"what the run had saved is as it was; continue with --resume {shlex.quote(str(path))}")
         if world.is_main:
             run._lock = lock_folder(path, must_be_empty=not resume)
-            checkpoint.sweep(path)
+            retention.sweep(path)
             if resume:
                 run._reopen()
             else:
@@ -113,7 +115,8 @@ class RunFolder(Generic[C, F]):
                 with metrics.open("rb") as file:
                     os.fsync(file.fileno())
             checkpoint.save(self.path, step, state, project=self.config.project, best_step=best_step)
-            checkpoint.rotate(self.path, self.config.keep, [] if best_step is None else [best_step])
+            retention.rotate(self.path, self.config.keep, [] if best_step is None else [best_step])
+        note_saved(f"step {step} is saved; continue with --resume {shlex.quote(str(self.path))}")
 
     def summarize(self, numbers: Mapping[str, Any]) -> None:
         """Writes summary.json, the sign that the run is complete, and releases the folder.
@@ -126,6 +129,7 @@ class RunFolder(Generic[C, F]):
             if self._events is not None:
                 self._events.close()
             os.close(self._lock)
+        note_saved(f"the run is complete: {self.path}")
 
     def report(self, results: Mapping[str, str], next_step: str | None = None) -> None:
         """Prints the end of a training: results by name, where everything is, and what to run next.

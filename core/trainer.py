@@ -4,6 +4,7 @@ A project gives a `train_step` that turns a batch into named scalar tensors, and
 pass and returns named numbers. The loop never looks into a batch or a loss.
 """
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from core import distributed
+from core import distributed, randomness
 from core.accelerator import Accelerator
 from core.config import RunConfig
 from core.data import Loader
@@ -21,7 +22,7 @@ from core.nonfinite import NonFinite
 from core.profiling import StepProfiler
 from core.progress import ProgressBar
 from core.run import RunFolder
-from core.signals import Signals
+from core.signals import Interrupted, Signals
 from core.training_state import LoopState, Stateful, modules_of, resume, save
 
 B = TypeVar("B")
@@ -85,16 +86,19 @@ def fit(
                     _log_training(run, loop, state, accelerator, progress)
                 if stop := distributed.largest(signals.received, accelerator.device):
                     save(run, loop, state, accelerator)
-                    raise Stopped(stop, f"stopped at step {loop.step}; continue with --resume {run.path}")
+                    raise _stopped(stop, run, loop)
                 if config.checkpoint_every and loop.step % config.checkpoint_every == 0 and loop.batch < len(loader):
                     save(run, loop, state, accelerator)
             if loop.pending:
                 _log_training(run, loop, state, accelerator, progress)
             distributed.broadcast_buffers(modules_of(state))
-            _log_evaluation(run, loop, evaluate, monitor, progress)
+            numbers = None if evaluate is None else _evaluated(evaluate, signals, run, loop, state, accelerator)
+            _log_evaluation(run, loop, numbers, monitor, progress)
             if loop.batch == len(loader):
                 loop.epoch, loop.batch = loop.epoch + 1, 0
             save(run, loop, state, accelerator)
+            if stop := distributed.largest(signals.received, accelerator.device):
+                raise _stopped(stop, run, loop)
     distributed.stop()
     if run.smoke:
         loop.check_learned(smoke_loss_ratio)
@@ -135,20 +139,45 @@ def _log_training(
     run.log({**record, "seconds": progress.seconds(), "samples_per_second": progress.rate(loop.step)})
 
 
+def _evaluated(
+    evaluate: Evaluate,
+    signals: Signals,
+    run: RunFolder[Any, Any],
+    loop: LoopState,
+    state: Mapping[str, Stateful],
+    accelerator: Accelerator,
+) -> Mapping[str, float]:
+    """The numbers of an evaluation. A signal ends it at once: the step before it is saved, and Stopped is raised."""
+    if run.world.size > 1:  # one rank must not leave while the others wait for its numbers
+        return evaluate()
+    before = randomness.get_states()
+    try:
+        with signals.at_once():
+            return evaluate()
+    except Interrupted as error:
+        randomness.set_states(before)
+        save(run, loop, state, accelerator)
+        raise _stopped(error.signal_number, run, loop) from None
+
+
+def _stopped(signal_number: int, run: RunFolder[Any, Any], loop: LoopState) -> Stopped:
+    """The end that a signal asked for, after saving."""
+    return Stopped(signal_number, f"stopped at step {loop.step}; continue with --resume {shlex.quote(str(run.path))}")
+
+
 def _log_evaluation(
     run: RunFolder[Any, Any],
     loop: LoopState,
-    evaluate: Evaluate | None,
+    numbers: Mapping[str, float] | None,
     monitor: Monitor | None,
     progress: ProgressBar,
 ) -> None:
-    """Evaluates, writes the numbers, and notes whether this step is the best so far."""
+    """Writes an evaluation's numbers, and notes whether this step is the best so far."""
     loop.evaluated_step = loop.step
-    numbers: Mapping[str, float] = {}
-    if evaluate is not None:
-        numbers = evaluate()
+    if numbers is not None:
         record = {"step": loop.step, "epoch": loop.epoch, **{f"val/{name}": v for name, v in numbers.items()}}
         run.log({**record, "seconds": progress.seconds()})
+    numbers = numbers or {}
     if monitor is not None and monitor.better(numbers[monitor.name], loop.best):
         loop.best, loop.best_step, loop.evaluations_without_gain = numbers[monitor.name], loop.step, 0
     else:

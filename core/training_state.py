@@ -1,8 +1,8 @@
 """Where a training stands, and how that goes into a checkpoint and comes back."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from core import checkpoint, distributed, randomness
+from core import checkpoint, distributed, randomness, retention
 from core.accelerator import Accelerator
 from core.errors import RunError, UserError
 from core.run import RunFolder
@@ -92,7 +92,7 @@ def resume(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Statef
         return
     run.cut_metrics(num_lines)
     if run.world.is_main:
-        checkpoint.set_aside_after(folder)
+        retention.set_aside_after(folder)
     _forget_lost_best(run, loop)
     _follow_schedules(run, state)
 
@@ -107,10 +107,9 @@ def _restore(
             raise UserError("the checkpoint lacks a part", f"{name} in {folder}", "use the version that made the run")
         if isinstance(thing, nn.Module):
             _check_fits(thing.state_dict(), saved[name], f"{name} in {folder}")
-    place = LoopState(**saved["loop"])
-    ranks, num_lines = saved["ranks"], saved["metrics_lines"]
-    if not all(isinstance(n, int) and n >= 0 for n in (place.step, place.epoch, place.batch, num_lines)):
-        raise ValueError("the place in the training is no whole number")
+    place, ranks, num_lines = _place(saved["loop"]), saved["ranks"], saved["metrics_lines"]
+    if checkpoint.folder_of(run.path, place.step) != folder or not isinstance(num_lines, int):
+        raise ValueError(f"it is of step {place.step}")
     for name, thing in state.items():
         thing.load_state_dict(saved[name])
     accelerator.load_state_dict(saved["accelerator"])
@@ -120,6 +119,16 @@ def _restore(
         place.pending = {name: list(values) for name, values in accelerator.to_device(mine["pending"]).items()}
     vars(loop).update(vars(place))
     return int(num_lines)
+
+
+def _place(saved: Mapping[str, Any]) -> LoopState:
+    """The loop's state in a checkpoint. Raises ValueError for one with other entries or types."""
+    allowed: dict[str, tuple[type, ...]] = {"best_step": (int, type(None))}
+    allowed.update(dict.fromkeys(("best", "first_loss", "last_loss"), (float, int, type(None))))
+    names = [field.name for field in fields(LoopState) if field.name != "pending"]
+    if sorted(saved) != sorted(names) or not all(isinstance(saved[n], allowed.get(n, (int,))) for n in names):
+        raise ValueError("its place in the training is not what this version writes")
+    return LoopState(**saved)
 
 
 def _forget_lost_best(run: RunFolder[Any, Any], loop: LoopState) -> None:
@@ -138,21 +147,18 @@ def _forget_lost_best(run: RunFolder[Any, Any], loop: LoopState) -> None:
 def _follow_schedules(run: RunFolder[Any, Any], state: Mapping[str, Stateful]) -> None:
     """Sets the learning rates that the schedules have at this step: with other epochs, those stored are of another."""
     for scheduler in (thing for thing in state.values() if isinstance(thing, LambdaLR)):
-        rates = [base * factor(scheduler.last_epoch) for base, factor in _peaks(scheduler)]
-        for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-            old = float(group["lr"])
+        peaks, factors, step = scheduler.base_lrs, scheduler.lr_lambdas, scheduler.last_epoch
+        rates: list[Any] = [peak * factor(step) for peak, factor in zip(peaks, factors, strict=True)]
+        groups = scheduler.optimizer.param_groups
+        old, new = float(groups[0]["lr"]), float(rates[0])
+        for group, rate in zip(groups, rates, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-            if group is scheduler.optimizer.param_groups[0] and not math.isclose(old, rate, rel_tol=1e-5):
-                run.note(f"the schedule is another for this length: learning rate {old:.3g} becomes {rate:.3g}")
         scheduler._last_lr = rates
-
-
-def _peaks(scheduler: LambdaLR) -> list[tuple[float, Callable[[int], float]]]:
-    """A schedule's peak rate and factor of each parameter group."""
-    return list(zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True))
+        if not math.isclose(old, new, rel_tol=1e-5):
+            run.note(f"the schedule is another for this length: the learning rate {old:.3g} becomes {new:.3g}")
 
 
 def save(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:

@@ -3,10 +3,7 @@
 numpy and Pillow, no torch. Orientation: EXIF 2.3, tag 274, https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf.
 """
 
-import errno
 import io
-import os
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from core.errors import UserError
+from core.text_files import open_regular
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000
@@ -42,7 +40,7 @@ _TRANSPOSITIONS = {
 
 def decode(path: Path) -> NDArray[np.uint8]:
     """An image as it is seen: uint8 [H, W, 3], RGB, upright. Raises UserError, naming the file and the reason."""
-    with _naming(path), open_regular(path) as file, _opened(file) as image:
+    with _naming(path), _open(path) as file, _opened(file) as image:
         return _to_rgb(image)
 
 
@@ -54,27 +52,9 @@ def decode_bytes(content: bytes, path: Path) -> NDArray[np.uint8]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) of what `decode` would give, without decoding. Raises UserError, naming the file."""
-    with _naming(path), open_regular(path) as file, _opened(file) as image:
+    with _naming(path), _open(path) as file, _opened(file) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file for reading, following links.
-
-    Raises OSError for anything else: a FIFO or a device could block for ever or never end.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if status.st_size > MAX_FILE_BYTES:
-            raise OSError(errno.EFBIG, f"more than {MAX_FILE_BYTES >> 20} MB", str(path))
-        return os.fdopen(descriptor, "rb")
-    except OSError:
-        os.close(descriptor)
-        raise
 
 
 def center_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -101,6 +81,11 @@ def load_squares(paths: Sequence[Path], size: int, threads: int = 2) -> NDArray[
         for done in pool.map(fill, chunks):
             assert done is None
     return result
+
+
+def _open(path: Path) -> BinaryIO:
+    """Opens a regular file for reading."""
+    return io.BufferedReader(open_regular(path, MAX_FILE_BYTES))  # type: ignore[type-var]
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from core import randomness
 from core.accelerator import Accelerator
 from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.errors import UserError
-from core.vision.decoding import center_square, decode, decode_bytes, load_squares, open_regular
+from core.text_files import open_regular
+from core.vision.decoding import MAX_FILE_BYTES, center_square, decode, decode_bytes, load_squares
 from core.vision.folders import Listing
 
 B = TypeVar("B")
@@ -231,7 +232,7 @@ class _Squares:
 def _content(path: Path) -> bytes:
     """A file's bytes. Raises UserError, naming it."""
     try:
-        with open_regular(path) as file:
+        with open_regular(path, MAX_FILE_BYTES) as file:
             return file.read()
     except OSError as error:
         reason = (error.strerror or "unreadable").lower()

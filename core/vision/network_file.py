@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.files import write_atomically
-from core.vision.decoding import open_regular
+from core.text_files import open_regular
 from core.vision.traced_network import TracedNetwork, program_of
 
 FILE_NAME = "network.safetensors"
@@ -56,6 +56,7 @@ def save_network(
     """
     program = None if architecture.startswith("timm:") else program_of(network)
     about = {
+        "format": _FORMAT,
         "architecture": architecture,
         "image_size": image_size,
         "mean": list(mean),
@@ -64,8 +65,8 @@ def save_network(
         "program": program,
     }
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    metadata = {"format": _FORMAT, "about": json.dumps(about)}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    # One key: safetensors writes several in random order, and equal runs have equal files.
+    write_atomically(path, safetensors.torch.save(tensors, {"about": json.dumps(about)}))
 
 
 def load_network(path: Path) -> ImageNetwork:
@@ -86,10 +87,9 @@ def network_from(content: bytes, where: object) -> ImageNetwork:
     """
     try:
         tensors = safetensors.torch.load(content)
-        metadata = _metadata_of(content)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"format {metadata.get('format')}, this version reads {_FORMAT}")
-        about = json.loads(metadata["about"])
+        about = json.loads(_metadata_of(content)["about"])
+        if about.get("format") != _FORMAT:
+            raise ValueError(f"format {about.get('format')}, this version reads {_FORMAT}")
         classes = tuple(str(name) for name in about["classes"])
         architecture = str(about["architecture"])
         if about["program"] is None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.vision.decoding import decode_bytes, open_regular
+from core.text_files import open_regular
+from core.vision.decoding import decode_bytes
 from core.vision.folders import is_hidden
 
 _THREADS = 4

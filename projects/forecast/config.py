@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.command_line import real_number
+from core.command_line import flag, real_number
 from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 from projects.forecast.frequency import Frequency
@@ -93,6 +93,10 @@ class Config(RunConfig):
         if self.time_format in EPOCH_UNITS and self.time_column in (None, NO_TIME_COLUMN):
             todo = "name the column of timestamps with --time-column"
             raise UserError("any column of numbers could be the time", f"--time-format {self.time_format}", todo)
+        for name in ("time_column", "time_format", "series_column", "target"):
+            if self.data == "synthetic" and getattr(self, name) is not None:
+                todo = "leave it out, or give a table with --data"
+                raise UserError("generated data have columns of their own", f"{flag(name)} {getattr(self, name)}", todo)
         if self.data in ETT and (self.split not in ("auto", "ett")):
             raise UserError("the ETT files have a split of their own", f"--split {self.split}", "leave it out")
         parse_split(self.split)

@@ -138,8 +138,8 @@ class Data:
 
     def _count_copies(self) -> int:
         """Test windows whose forecast begins with the same rows as that of a training window, rows that do change."""
-        known = set(_first_forecast_rows(self.train))
-        return sum(rows in known for rows in _first_forecast_rows(self.test))
+        known = set(_hashes(self.train))
+        return sum(rows in known for rows in _hashes(self.test))
 
 
 def load_data(config: Config, device: torch.device) -> Data:
@@ -187,14 +187,14 @@ def _window_starts(
     return train_starts, val_starts, test_starts
 
 
-def _first_forecast_rows(windows: Windows) -> Iterator[bytes]:
-    """The first rows of each window's forecast, as bytes; of windows in which they are not all the same."""
+def _hashes(windows: Windows) -> Iterator[int]:
+    """A hash of the first rows of each window's forecast; of windows in which they are not all the same."""
     num = min(windows.horizon, _COMPARED_ROWS)
     values = windows.values.cpu().numpy()
     for start in (windows.starts + windows.lookback).tolist():
         rows = values[start : start + num]
         if (rows[1:] != rows[:-1]).any():
-            yield rows.tobytes()
+            yield hash(rows.tobytes())
 
 
 def _training_rows(series: Sequence[Series], rows: Sequence[tuple[int, int, int]]) -> list[NDArray[np.float64]]:

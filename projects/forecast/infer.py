@@ -50,9 +50,9 @@ def main() -> None:
     if replaced:
         print(f"note: replaced {' and '.join(map(str, replaced))}", file=sys.stderr)
     if not arguments.json:
-        times = [series[0].write_time(time) for time in series[0].frequency.after(series[0].times[-1], horizon)]
+        times = [series[0].write_time(time) for time in series[0].times_after(horizon)]
         several = f" of each of {len(series):,} series" if len(series) > 1 else f" from {times[0]} to {times[-1]}"
-        print(printable(f"{table}  {horizon} rows{several}, of {', '.join(model.facts.columns)}"))
+        print(printable(f"{table}: {horizon} rows{several}, of {', '.join(model.facts.columns)}"))
         print(printable(str(plot)))
 
 
@@ -104,8 +104,7 @@ def to_records(facts: ModelFacts, series: Sequence[Series], levels: Levels) -> l
         time_name = f"_{time_name}"
     records = []
     for each, its_levels in zip(series, levels, strict=True):
-        times = each.frequency.after(each.times[-1], len(its_levels))
-        for time, row in zip(times, its_levels, strict=True):
+        for time, row in zip(each.times_after(len(its_levels)), its_levels, strict=True):
             record: dict[str, Any] = {} if facts.series_column is None else {facts.series_column: each.name}
             record[time_name] = each.write_time(time)
             for column, numbers in zip(facts.columns, row, strict=True):

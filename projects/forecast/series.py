@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from core.errors import UserError
 from projects.forecast.config import NO_TIME_COLUMN
-from projects.forecast.frequency import Frequency, Steps, Times, find_steps
+from projects.forecast.frequency import Frequency
+from projects.forecast.spacing import Steps, Times, find_steps, times_after
 from projects.forecast.table import (
     Numbers,
     Table,
@@ -56,6 +57,10 @@ class Series:
     def time_of(self, row: int) -> str:
         """The time of a row, as the file writes it."""
         return self.write_time(self.times[row])
+
+    def times_after(self, num: int) -> Times:
+        """The times of the `num` rows that follow the last one."""
+        return times_after(self.frequency, self.times[-1], num)
 
     def write_time(self, time: np.datetime64) -> str:
         """A time in the form of the file's own."""
@@ -101,7 +106,7 @@ def read_series(
             found = find_steps(its_times, [part.where(row, time) for row in range(len(rows))], frequency)
         complete, filled = _complete(part, values[rows], found, list(targets), time, fill)
         if len(complete) > len(its_times):
-            its_times = np.concatenate([its_times[:1], found.frequency.after(its_times[0], len(complete) - 1)])
+            its_times = np.concatenate([its_times[:1], times_after(found.frequency, its_times[0], len(complete) - 1)])
         result.append(
             Series(
                 columns=tuple(table.header[column] for column in targets),

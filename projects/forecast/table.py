@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.errors import UserError
 from core.text_files import csv_records
-from projects.forecast.frequency import Times
+from projects.forecast.spacing import Times
 from projects.forecast.timestamps import TimeForm, find_form, parse_time, with_its_zone
 
 MAX_FILE_BYTES = 256 << 20

@@ -1,6 +1,6 @@
 """How a file writes its timestamps: read strictly, and written in the same form. No torch.
 
-A form is derived from all cells of a column: ISO 8601 with its separator, digits and zone, a format as for strptime
+A form is derived from a column: ISO 8601 with its separator, digits and zone, a format as for strptime
 with its zone, or whole seconds or milliseconds since 1970.
 """
 
@@ -18,8 +18,14 @@ _ISO = re.compile(
     r"(?:(?P<separator>\D)(?P<clock>\d\d(?::?\d\d(?::?\d\d)?)?)(?P<fraction>[.,]\d+)?(?P<zone>Z|[+-]\d\d[\d:]*)?)?",
     re.ASCII,
 )
-_DATES = {"0000-00-00": "%Y-%m-%d", "00000000": "%Y%m%d", "0000-W00-0": "%G-W%V-%u", "0000W000": "%GW%V%u"}
-_DATES |= {"0000-W00": "%G-W%V", "0000W00": "%GW%V"}
+_DATES = {
+    "0000-00-00": "%Y-%m-%d",
+    "00000000": "%Y%m%d",
+    "0000-W00-0": "%G-W%V-%u",
+    "0000W000": "%GW%V%u",
+    "0000-W00": "%G-W%V",
+    "0000W00": "%GW%V",
+}
 _CLOCKS = {"00": "%H", "00:00": "%H:%M", "0000": "%H%M", "00:00:00": "%H:%M:%S", "000000": "%H%M%S"}
 _PADDED = {"%d": "day", "%m": "month", "%H": "hour"}  # what some programs write without a leading zero
 _ZONE = re.compile(r"[+-]\d\d:?\d\d(?::?\d\d)?|[A-Za-z]+", re.ASCII)

@@ -20,6 +20,7 @@ from core import randomness
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.evaluation import evaluating
+from core.files import write_atomically
 from core.optim import decay_groups, one_cycle
 from core.plain import from_plain
 from core.run import read_run
@@ -55,10 +56,14 @@ class SmallClassifier(nn.Module):
 
 @dataclass
 class FeatureClassifier:
-    """A classifier with the preprocessing of its images. title: what results call it."""
+    """A classifier with the preprocessing of its images.
+
+    title: what results call it. content: its file, where it was read from one.
+    """
 
     trained: ImageNetwork
     title: str
+    content: bytes | None = None
 
     def predict(self, pixels: Tensor, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
         """Features float32 [N, D] and classes int64 [N] of images uint8 [N, S, S, C], on the CPU."""
@@ -99,7 +104,11 @@ class FeatureClassifier:
     def store(self, run_dir: Path) -> None:
         """Writes it into the run folder, if it is not there yet."""
         known, path = self.trained, run_dir / STORED_NAME
-        if not path.exists():
+        if path.exists():
+            return
+        if self.content is not None:
+            write_atomically(path, self.content)
+        else:
             save_network(
                 path,
                 known.network,
@@ -138,7 +147,8 @@ def classifier_of_run(run_dir: Path) -> FeatureClassifier:
     network = load_network(path)
     if not any(isinstance(part, nn.Linear) for part in network.network.modules()):
         raise UserError("a network without a linear layer at its end", path, "give another run")
-    return FeatureClassifier(network, f"features of {network.architecture} of the run {run_dir.resolve().name}")
+    title = f"features of {network.architecture} of the run {run_dir.resolve().name}"
+    return FeatureClassifier(network, title, path.read_bytes())
 
 
 def stored_classifier(run_dir: Path) -> FeatureClassifier | None:

@@ -54,18 +54,20 @@ def infer(argv: Sequence[str] | None = None) -> None:
     model = load_model(arguments.model)
     labels = choose_labels(model.facts.labels, arguments.label, num)
     images = generate(model, num, seed, labels)
-    names = file_names(num, labels, model.facts.labels)
+    paths = [output] * num if as_grid else [output / name for name in file_names(num, labels, model.facts.labels)]
+    num_replaced = sum(path.exists() for path in set(paths))
     if as_grid:
         save_image_grid(images, output, columns=math.ceil(math.sqrt(num)))
     else:
-        for name, image in zip(names, images, strict=True):
-            save_image(image, output / name)
+        for path, image in zip(paths, images, strict=True):
+            save_image(image, path)
     if not arguments.json:
-        print(f"{printable(str(output))}  {num} images, seed {seed}")
+        replaced = f"; files replaced: {num_replaced:,}" if num_replaced else ""
+        print(f"{printable(str(output))}  {num:,} images, seed {seed}{replaced}")
         return
-    for number, name in enumerate(names):
+    for number, path in enumerate(paths):
         label = None if labels is None else model.facts.labels[labels[number]]
-        print(json.dumps({"path": str(output if as_grid else output / name), "number": number, "label": label}))
+        print(json.dumps({"path": str(path), "number": number, "label": label}))
 
 
 def load_model(path: Path) -> OnnxModel[Facts]:

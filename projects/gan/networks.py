@@ -25,14 +25,10 @@ def build_learners(
     """Both networks on the device, each with its optimizer and schedule; steps: of the whole training."""
     generator, discriminator = build_networks(config, facts)
     schedule = one_cycle(steps, rise=0.0, start=1.0, final=config.lr_end)
-    first, second = (
-        _optimizer(generator, config, config.lr),
-        _optimizer(discriminator, config, config.discriminator_lr),
-    )
-    return (
-        Learner(generator, first, schedule, accelerator, ema=config.ema, channels_last=True),
-        Learner(discriminator, second, schedule, accelerator, channels_last=True),
-    )
+    adam = _adam(generator, config, config.lr)
+    first = Learner(generator, adam, schedule, accelerator, ema=config.ema, channels_last=True)
+    adam = _adam(discriminator, config, config.discriminator_lr)
+    return first, Learner(discriminator, adam, schedule, accelerator, channels_last=True)
 
 
 def build_networks(config: Config, facts: Facts) -> tuple[Generator, Discriminator]:
@@ -53,6 +49,6 @@ def build_generator(config: Config, facts: Facts) -> Generator:
     return generator
 
 
-def _optimizer(network: nn.Module, config: Config, lr: float) -> Optimizer:
+def _adam(network: nn.Module, config: Config, lr: float) -> Optimizer:
     """Adam, with decoupled weight decay of matrices and filters."""
     return AdamW(decay_groups(network, config.weight_decay), lr=lr, betas=(config.beta1, _BETA2), fused=True)

@@ -7,6 +7,7 @@ tried. `--top 0` tries none, and is fastest.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def infer(argv: Sequence[str] | None = None) -> None:
 
 def read_input(given: str, wanted: Columns, classes: Sequence[str], rows: list[Row], faults: list[Fault]) -> None:
     """Adds the texts that one argument stands for: itself, or those of a file or folder. Raises UserError."""
+    if any("\ud800" <= character <= "\udfff" for character in given):  # on a terminal of ASCII
+        given = os.fsencode(given).decode("utf-8", "surrogateescape")
     path = Path(given)
     kind = _kind_of(path)
     if given == "-":

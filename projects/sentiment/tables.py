@@ -1,16 +1,18 @@
-"""Texts and labels from tables (.csv, .tsv, .jsonl): which columns they stand in, and what is wrong with a row.
+"""Texts and labels from tables: which columns they stand in, and what is wrong with a row.
 
-The first line (the first object's keys) names the columns. Inference reads with this too; no torch.
+A .csv follows RFC 4180, strictly; a .tsv knows no quotes, so a text holds neither tab nor line break; a line of .jsonl
+is an object. The first line (the first object's keys) names the columns. Inference reads with this too; no torch.
 """
 
+import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import UserError
-from projects.sentiment.text_files import csv_records, json_records, tsv_records
+from core.text_files import csv_records, numbered_lines
 
 MAX_TEXT_CHARACTERS, MAX_LABEL_CHARACTERS = 1_000_000, 100
 _TEXT_COLUMNS = ("text", "sentence", "review", "content", "comment", "tweet", "message", "body", "document", "phrase")
@@ -44,7 +46,7 @@ def read_table(path: Path, wanted: Columns, faults: list[Fault]) -> tuple[list[R
 
     Raises UserError for a file or header that cannot be used, and for a broken quote.
     """
-    records = {".csv": csv_records, ".tsv": tsv_records, ".jsonl": json_records}[path.suffix.lower()](path)
+    records = {".csv": csv_records, ".tsv": _tsv_records, ".jsonl": _json_records}[path.suffix.lower()](path)
     first = next(records, None)
     if first is None:
         raise UserError("an empty file", path, "give one whose first line names the columns")
@@ -75,6 +77,39 @@ def similar_labels(labels: Iterable[str]) -> list[list[str]]:
     for label in labels:
         groups[" ".join(unicodedata.normalize("NFKC", label).casefold().split())].append(label)
     return [sorted(names) for names in groups.values() if len(names) > 1]
+
+
+def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of their line, the header first; quotes are characters like others."""
+    for line, text in numbered_lines(path):
+        if text:
+            yield line, text.split("\t")
+
+
+def _json_records(path: Path) -> Iterator[tuple[int, Any]]:
+    """The keys of the first object as header, then all objects with the number of their line; None for no object."""
+    header: list[str] | None = None
+    for line, text in numbered_lines(path):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text, object_pairs_hook=_without_duplicates)
+        except (ValueError, RecursionError):
+            record = None
+        if header is None:
+            if not isinstance(record, dict):
+                raise UserError("not a JSON object", f"{path} line {line}", "give a file with one object a line")
+            header = list(record)
+            yield line, header
+        yield line, record if isinstance(record, dict) else None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where a key stands twice, of which json would silently keep the last."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice")
+    return result
 
 
 def _choose_columns(path: Path, header: Sequence[str], wanted: Columns) -> Columns:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import UserError
+from core.text_files import numbered_lines, read_whole
 from projects.sentiment.tables import MAX_TEXT_CHARACTERS, Fault, Row, add_row
-from projects.sentiment.text_files import STANDARD_INPUT, numbered_lines, read_whole
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -64,7 +64,7 @@ def read_text(path: Path, label: str | None, rows: list[Row], faults: list[Fault
 def read_lines(path: Path | None, label: str | None, rows: list[Row], faults: list[Fault]) -> None:
     """Adds a row for each line of a text file; path: None stands for standard input."""
     for line, text in numbered_lines(path):
-        add_row((text, label), f"{path or STANDARD_INPUT} line {line}", rows, faults)
+        add_row((text, label), f"{path or 'standard input'} line {line}", rows, faults)
 
 
 def text_files_below(folder: Path) -> tuple[list[Path], int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
-from projects.sentiment.text_files import numbered_lines
+from core.text_files import numbered_lines
 from projects.sentiment.tokenizer import SPECIALS, Tokenizer
 
 _LARGEST = 1e6

@@ -8,6 +8,7 @@ printed.
 import copy
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def _say(
     if num_known:
         both = [numbers[f"target_accuracy_{name}"] for name in ("before", "after")]
         print(f"target         accuracy {both[0]:.4f} before, {both[1]:.4f} after, on {num_known:,} labeled images")
-    print(f"next           python -m projects.transfer.export {run_dir} --adapted")
+    print(f"next           python -m projects.transfer.export {shlex.quote(str(run_dir))} --adapted")
 
 
 def main() -> None:

@@ -1,8 +1,12 @@
 """What a training is made of, put together from the settings before anything is created."""
 
+import copy
 from dataclasses import dataclass
 
+import torch
+
 from core.accelerator import Accelerator
+from core.errors import UserError
 from core.program import TrainCommand
 from core.randomness import seed_all
 from core.vision.image_set import ImageSet, statistics
@@ -38,6 +42,8 @@ class Setup:
         preprocessing = Preprocessing.of(size, config.crop, mean, std)
         seed_all(config.seed, rank=0)  # all ranks begin with the same weights
         network = build_classifier(source.build(), len(data.classes), size, config.dropout)
+        if config.batch_size == accelerator.world.size and config.strategy != "head":
+            _check_batch_of_one(network, size)
         target = None
         if config.adapt == "adabn":
             norm_statistics(network)  # says so where there is nothing to adapt
@@ -63,3 +69,12 @@ class Setup:
             num_skipped=len(data.skipped),
             data_sha256=data.sha256,
         )
+
+
+def _check_batch_of_one(network: Classifier, image_size: int) -> None:
+    """Raises UserError where a batch norm cannot be trained on one image, because it has a single place there."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            copy.deepcopy(network).train()(torch.zeros(1, 3, image_size, image_size))
+        except ValueError as error:
+            raise UserError("a batch norm needs more than one image", "--batch-size 1", "give at least 2") from error

@@ -164,7 +164,7 @@ def lightning_trainer(problem: Problem, folder: Path, *, logs: bool, bar: bool) 
     """Lightning's Trainer; with `logs` and `bar` these are its defaults, and two metrics."""
     import lightning
 
-    class Task(lightning.LightningModule):
+    class Task(lightning.LightningModule):  # type: ignore[misc]
         """The perceptron as Lightning wants it."""
 
         def __init__(self) -> None:

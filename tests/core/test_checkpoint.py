@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from core import checkpoint
-from core.checkpoint import MANIFEST, folders, load, newest_good, rotate, save, sweep
+from core.checkpoint import MANIFEST, folders, load, newest_good, save
 from core.errors import RunError, UserError, run_command
+from core.retention import rotate, sweep
 
 Program = Callable[..., Any]
 

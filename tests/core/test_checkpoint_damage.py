@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import MANIFEST, Broken, sealed, load, newest_good, save, verify
+from core.checkpoint import MANIFEST, Broken, load, newest_good, save, sealed, verify
 from core.errors import UserError
 
 

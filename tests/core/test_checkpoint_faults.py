@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from core import checkpoint, files
-from core.checkpoint import load, newest_good, rotate, save, verify
+from core import checkpoint, files, retention
+from core.checkpoint import load, newest_good, save, verify
 from core.errors import RunError
+from core.retention import rotate
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +147,7 @@ def test_a_save_that_is_killed_at_any_instant_leaves_a_good_newest_checkpoint(tm
         found = load(newest)
         assert newest.name == f"step-{found['loop']['step']:08d}"
         assert torch.equal(found["model"]["weight"], state(found["loop"]["step"], 20_000)["model"]["weight"])
-        checkpoint.sweep(tmp_path)
+        retention.sweep(tmp_path)
     assert left_half > 0  # some were really in the middle
 
 
@@ -196,6 +197,6 @@ def test_a_kill_between_the_renames_of_a_replacement_leaves_the_one_that_was_the
         with contextlib.suppress(KeyboardInterrupt):
             save(tmp_path, 2, state(2), project="any")
     assert not newest.exists()
-    checkpoint.sweep(tmp_path)  # as a resumed run begins
+    retention.sweep(tmp_path)  # as a resumed run begins
     assert newest_good(tmp_path) == newest
     assert not list(tmp_path.glob("checkpoints/.tmp-*"))

@@ -191,7 +191,7 @@ def test_leaving_with_a_stopped_worker_leaves_none_behind(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: no file </torch_1>: full", "full"),
+        ("Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: </torch_1> full", "full"),
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It may be out of shared memory.", "Bus error"),
     ],
 )

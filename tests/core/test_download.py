@@ -1,7 +1,9 @@
 """A download is the right file as a whole, or a message with all that is needed to fetch it by hand."""
 
+import contextlib
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +32,14 @@ class Mirror(BaseHTTPRequestHandler):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             self.wfile.write(b"400\r\nonly this")
+        elif kind == "slow":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for byte in CONTENT:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
         elif kind == "elsewhere":
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/good")
@@ -119,10 +129,38 @@ def test_a_changed_file_in_the_cache_is_refused_and_not_deleted(content: bytes, 
     assert (cache / "data.bin").read_bytes() == content
 
 
-def test_a_cache_that_cannot_be_written_is_a_user_error(
-    tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
+def test_a_mirror_that_trickles_is_given_up_after_the_time_for_the_whole(
+    mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.download._SECONDS_FOR_ANY", 0.2)
+    began = time.monotonic()
+    assert fetch(remote(f"{mirror}/slow", f"{mirror}/good")).read_bytes() == CONTENT
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("place", ["file", "file/cache"])
+def test_a_cache_that_cannot_be_used_names_the_variable(
+    place: str, tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(UserError, match=r"(?i)not a directory"):
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / place))
+    with pytest.raises(UserError, match="ATELIER_CACHE"):
+        fetch(remote(f"{mirror}/good"))
+
+
+def test_a_file_in_the_cache_that_cannot_be_read_names_the_variable(cache: Path) -> None:
+    (cache / "data.bin").mkdir(parents=True)
+    file = remote(DEAD)
+    with pytest.raises(UserError, match="ATELIER_CACHE"):
+        fetch(RemoteFile(file.name, (cache / "data.bin").stat().st_size, file.sha256, file.urls))
+
+
+def test_without_a_home_the_variable_is_named(mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATELIER_CACHE", raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match="ATELIER_CACHE"):
         fetch(remote(f"{mirror}/good"))

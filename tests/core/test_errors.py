@@ -12,6 +12,7 @@ import pytest
 
 from core import errors
 from core.errors import MAX_LINE_CHARACTERS, RunError, Stopped, UserError, run_command
+from core.signals import Interrupted
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,8 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No launcher, no flags."""
+    """No launcher, no flags, nothing saved."""
+    errors.note_saved("nothing was saved")
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "argv", ["train"])
@@ -48,7 +50,8 @@ CASES: list[tuple[BaseException, int, str]] = [
     (RunError("a worker died", "pid 3", "try 0"), 1, "error: a worker died: pid 3; try 0\n"),
     (Stopped(2, "saved step 3"), 130, "saved step 3\n"),
     (Stopped(15, "saved step 3"), 143, "saved step 3\n"),
-    (KeyboardInterrupt(), 130, "stopped before training began; nothing was saved\n"),
+    (Interrupted(15), 143, "stopped; nothing was saved\n"),
+    (KeyboardInterrupt(), 130, "stopped; nothing was saved\n"),
     (FULL, 1, "error: no space left on device: /disk/file; free some space, then continue with --resume\n"),
     (PermissionError(errno.EACCES, "x", "/f"), 1, "error: permission denied: /f; make it writable, or give another"),
     (MemoryError(), 1, "error: out of memory: MemoryError; try a smaller --batch-size\n"),

@@ -1,12 +1,18 @@
 """A run that was killed at any instant and resumed ends bit for bit as the unbroken run."""
 
+import hashlib
+import json
+import os
 import random
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from core import checkpoint
+from core import checkpoint, trainer
 from core.run import read_run
 from tests import forked, toy
 
@@ -66,16 +72,109 @@ def test_twenty_kills_at_random_instants_give_twenty_equal_endings(tmp_path: Pat
     assert killed >= 10, "too few of the kills hit a running program"
 
 
-def test_a_broken_newest_checkpoint_is_stepped_over(tmp_path: Path) -> None:
-    arguments = ["--checkpoint-every", 4, "--keep", 9]
+def killed_before_save(number: int) -> forked.Main:
+    """The toy's training, killed before it writes its checkpoint of a number, counted from 1."""
+
+    def main(argv: list[str]) -> None:
+        whole, count = trainer.save, 0
+
+        def save(*arguments: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole(*arguments)
+
+        trainer.save = save  # type: ignore[attr-defined]
+        toy.main(argv)
+
+    return main
+
+
+def test_no_line_of_metrics_stands_twice_where_a_step_is_evaluated_after_its_checkpoint(tmp_path: Path) -> None:
+    arguments = ["--epochs", 1, "--max-steps", 8, "--checkpoint-every", 4]
+    assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", *arguments]) == 0
+    assert forked.run(killed_before_save(3), ["--run-dir", tmp_path / "killed", *arguments]) == -signal.SIGKILL
+    assert forked.metrics(tmp_path / "killed") == forked.metrics(tmp_path / "whole")
+    assert forked.run(toy.main, ["--resume", tmp_path / "killed"]) == 0
+    assert forked.ending(tmp_path / "killed") == forked.ending(tmp_path / "whole")
+
+
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[len(content) // 2] ^= 16
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Changes what state.json holds, with a manifest that fits it."""
+
+    def damage(folder: Path) -> None:
+        tree = read(folder / "state.json")
+        state = {name: dict(part["items"]) for name, part in tree.items() if isinstance(part, dict)}
+        change(state)
+        tree.update({name: {"items": list(items.items())} for name, items in state.items()})
+        content = json.dumps(tree).replace('"NESTED"', "[" * 900 + "]" * 900).encode()
+        (folder / "state.json").write_bytes(content)
+        body = {key: value for key, value in read(folder / checkpoint.MANIFEST).items() if key != "sha256"}
+        body["files"]["state.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (folder / checkpoint.MANIFEST).write_bytes(checkpoint.sealed(body))
+
+    return damage
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+DAMAGE = {
+    "a flipped bit": flip_a_bit,
+    "no step": resealed(lambda state: state["loop"].pop("step")),
+    "a step in words": resealed(lambda state: state["loop"].update(step="two")),
+    "a layout that filters do not have": resealed(
+        lambda state: state["model"].update({"0.bias": {**state["model"]["0.bias"], "channels_last": True}})
+    ),
+    "an optimizer without groups": resealed(lambda state: state["optimizer"].pop("param_groups")),
+    "deeply nested": resealed(lambda state: state["loop"].update(best="NESTED")),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE, ids=lambda name: name.replace(" ", "-"))
+def test_a_broken_newest_checkpoint_is_set_aside_at_the_first_start(kind: str, tmp_path: Path) -> None:
+    arguments = ["--checkpoint-every", 1, "--epochs", 2]
     assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", *arguments]) == 0
     assert forked.run(forked.stopping_at(14, toy), ["--run-dir", tmp_path / "broken", *arguments]) == 143
-    newest = checkpoint.folders(tmp_path / "broken")[-1] / "model.safetensors"
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 16
-    newest.write_bytes(content)
+    newest = checkpoint.folders(tmp_path / "broken")[-1]
+    DAMAGE[kind](newest)
     assert forked.run(toy.main, ["--resume", tmp_path / "broken"]) == 0
+    assert (newest.parent / f"broken-{newest.name}").is_dir()
     assert forked.ending(tmp_path / "broken") == forked.ending(tmp_path / "whole")
+
+
+def test_where_the_best_checkpoint_is_lost_the_best_of_the_others_takes_its_place(tmp_path: Path) -> None:
+    def main(argv: list[str]) -> None:
+        toy.Monitor = lambda name, **_: trainer.Monitor(name, True)  # type: ignore[assignment]  # the first is the best
+        toy.main(argv)
+
+    run_dir = tmp_path / "run"
+    assert forked.run(main, ["--run-dir", run_dir, "--epochs", 2]) == 0
+    flip_a_bit(checkpoint.best(run_dir))
+    assert forked.run(main, ["--resume", run_dir, "--epochs", 4]) == 0
+    best = checkpoint.best(run_dir)
+    assert best == checkpoint.folder_of(run_dir, 33)
+    checkpoint.verify(best)
+
+
+def test_with_more_epochs_the_first_step_already_has_the_new_schedules_rate(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert forked.run(toy.main, ["--run-dir", run_dir, "--epochs", 1, "--log-every", 1]) == 0
+    assert forked.run(toy.main, ["--resume", run_dir, "--epochs", 4]) == 0
+    assert forked.run(toy.main, ["--run-dir", tmp_path / "long", "--epochs", 4, "--log-every", 1]) == 0
+    rates, expected = (
+        [line["lr"] for line in forked.metrics(path) if "lr" in line] for path in (run_dir, tmp_path / "long")
+    )
+    per_epoch = len(rates) // 4
+    assert rates[per_epoch:] == pytest.approx(expected[per_epoch:])
 
 
 def test_more_epochs_and_other_workers_may_be_given_on_resume(tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
-"""SIGINT and SIGTERM save at the exact step and leave with 130 and 143."""
+"""SIGINT, SIGTERM and SIGHUP save at the exact step and leave with 130, 143 and 129, and say what is saved."""
 
+import io
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core import checkpoint
+from core.errors import note_saved, run_command
 from tests import forked, toy
 
 LONG = ["--epochs", 100_000, "--log-every", 1]
@@ -50,6 +56,103 @@ def test_the_whole_process_group_interrupted_as_by_the_keyboard(tmp_path: Path) 
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(child, 0)
     assert checkpoint.folders(run_dir)
+
+
+def last_words(main: forked.Main, argv: list[object]) -> tuple[int, str]:
+    """Exit code and standard error of main(argv) in a forked child."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writer, 2)
+        note_saved("nothing was saved")  # as a new process has it
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), write_through=True)
+        try:
+            run_command(lambda: main([str(argument) for argument in argv]))
+        except SystemExit as left:
+            os._exit(int(left.code or 0))
+        finally:
+            os._exit(99)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as file:
+        text = file.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+
+
+def signalled_in(name: str, numbers: Sequence[int], then: Callable[[], object] = lambda: None) -> forked.Main:
+    """The toy's training that is sent signals before a function of its own is called."""
+
+    def main(argv: list[str]) -> None:
+        inner = getattr(toy, name)
+
+        def outer(*arguments: Any, **rest: Any) -> Any:
+            for number in numbers:
+                signal.raise_signal(number)
+            then()
+            return inner(*arguments, **rest)
+
+        setattr(toy, name, outer)
+        toy.main(argv)
+
+    return main
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_in_an_evaluation_ends_it_and_the_run_goes_on_as_if_it_had_not_been(
+    number: int, code: int, tmp_path: Path
+) -> None:
+    assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", "--epochs", 1]) == 0
+    argv = ["--run-dir", tmp_path / "run", "--epochs", 1]
+    assert forked.run(signalled_in("evaluate", [number], then=lambda: os._exit(98)), argv) == code
+    assert checkpoint.load(checkpoint.newest_good(tmp_path / "run"))["loop"]["step"] == 11
+    assert forked.run(toy.main, ["--resume", tmp_path / "run"]) == 0
+    assert forked.ending(tmp_path / "run") == forked.ending(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_after_training_says_what_is_saved(number: int, code: int, tmp_path: Path) -> None:
+    def main(argv: list[str]) -> None:
+        toy.RunFolder.summarize = lambda *_: signal.raise_signal(number)  # type: ignore[method-assign, assignment]
+        toy.main(argv)
+
+    got, text = last_words(main, ["--run-dir", tmp_path / "run", "--epochs", 1])
+    assert got == code
+    assert text.splitlines()[-1] == f"stopped; step 11 is saved; continue with --resume {tmp_path / 'run'}"
+    assert forked.run(toy.main, ["--resume", tmp_path / "run"]) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_before_training_says_that_nothing_is_saved(number: int, code: int, tmp_path: Path) -> None:
+    got, text = last_words(signalled_in("parse_training", [number]), ["--run-dir", tmp_path / "run"])
+    assert (got, text) == (code, "stopped; nothing was saved\n")
+
+
+def test_two_interrupts_do_not_wait_for_the_step_and_say_what_is_saved(tmp_path: Path) -> None:
+    argv = ["--run-dir", tmp_path / "run", "--epochs", 1]
+    code, text = last_words(signalled_in("train_step", [signal.SIGINT] * 2), argv)
+    assert (code, text) == (130, "stopped; nothing was saved\n")
+    assert forked.run(forked.stopping_at(3, toy), ["--run-dir", tmp_path / "second"]) == 143
+    code, text = last_words(signalled_in("train_step", [signal.SIGINT] * 2), ["--resume", tmp_path / "second"])
+    assert code == 130
+    assert f"--resume {tmp_path / 'second'}" in text
+    assert "nothing was saved" not in text
+
+
+def test_a_signal_that_was_ignored_by_nohup_stays_ignored(tmp_path: Path) -> None:
+    def main(argv: list[str]) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        run_command(lambda: signalled_in("train_step", [signal.SIGHUP])(argv))
+
+    assert forked.run(main, ["--run-dir", tmp_path / "run", "--epochs", 1]) == 0
+
+
+def test_training_goes_on_where_nobody_reads_its_output_any_more(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "tests.toy", "--run-dir", str(tmp_path / "run"), "--epochs", "2"]
+    done = subprocess.run(command, stdout=writer, stderr=writer, cwd=Path(__file__).parents[2])
+    os.close(writer)
+    assert done.returncode == 0
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_killed_training_leaves_no_worker_behind(tmp_path: Path) -> None:

@@ -124,7 +124,6 @@ CONTRACTS = {
         write_data=write_class_folders,
         change_data=rotate_an_image,
         write_inputs=some_images,
-        smoke="--compare 1 --eval-size 32",
         infer="--json --output painted",
         harmless="compare on_fault resident style weights",
     ),

@@ -126,12 +126,6 @@ def edit_coco(root: Path, act: Callable[[dict[str, Any]], object], split: str = 
     file.write_text(json.dumps(body))
 
 
-def summary(run_dir: Path) -> dict[str, Any]:
-    """summary.json without settings, and without what two equal runs may differ in."""
-    numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
-    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}
-
-
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A narrow network in place of the small one, which learns little and is quick."""

@@ -10,7 +10,7 @@ from core.inference import OnnxModel
 from projects.detection.config import TASK, ModelFacts
 from projects.detection.synthetic import CLASSES, draw_scenes
 from tests.conftest import Program
-from tests.projects.detection.conftest import summary
+from tests.forked import summary
 from tests.smoke import Smoke
 
 

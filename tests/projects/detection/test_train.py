@@ -18,7 +18,8 @@ from projects.detection.loaders import EvaluationLoader
 from projects.detection.model import Small
 from projects.detection.nms import Rule
 from projects.detection.train import detect, evaluate, train
-from tests.projects.detection.conftest import MakeFolder, summary
+from tests.forked import summary
+from tests.projects.detection.conftest import MakeFolder
 from tests.refusals import assert_refused
 
 TINY = ["--num-synthetic", 24, "--image-size", 64, "--batch-size", 8, "--epochs", 2, "--device", "cpu", "--lr", 0.002]

@@ -57,7 +57,7 @@ def test_without_horizon_it_is_the_models_and_without_output_the_files_are_named
 ) -> None:
     run(table)
     assert capsys.readouterr().out.startswith(
-        "recent.forecast.csv  48 rows from 2022-01-11 08:00:00 to 2022-01-13 07:00:00, of homes, offices, works, wind\n"
+        "recent.forecast.csv: 48 rows from 2022-01-11 08:00:00 to 2022-01-13 07:00:00, of homes, offices, works, wind\n"
     )
     assert files(tmp_path) == ["recent.csv", "recent.forecast.csv", "recent.forecast.png"]
     assert len((tmp_path / "recent.forecast.csv").read_text().splitlines()) == 49
@@ -87,9 +87,9 @@ def test_only_the_newest_rows_count(run: Infer, table: Path, tmp_path: Path) -> 
 
 Edit = Callable[[list[list[str]]], object]
 BAD_TABLES: dict[str, tuple[Edit, str]] = {
-    "too short": (lambda rows: rows.__delitem__(slice(1, 34)), "recent.csv: 167 rows"),
-    "a column is gone": (lambda rows: [row.__delitem__(0) for row in rows], "no such column: offices in recent.csv"),
-    "no time": (lambda rows: [row.__delitem__(4) for row in rows], "no such column: time in recent.csv"),
+    "too short": (lambda rows: [rows.pop(1) for _ in range(33)], "recent.csv: 167 rows"),
+    "a column is gone": (lambda rows: [row.pop(0) for row in rows], "no such column: offices in recent.csv"),
+    "no time": (lambda rows: [row.pop(4) for row in rows], "no such column: time in recent.csv"),
     "a value is missing": (lambda rows: rows[9].__setitem__(2, "NaN"), "recent.csv line 10, column wind: NaN"),
     "a decimal comma": (lambda rows: rows[9].__setitem__(2, '"1,5"'), "recent.csv line 10, column wind: 1,5"),
     "a gap": (lambda rows: rows.pop(20), "recent.csv line 21, column time"),

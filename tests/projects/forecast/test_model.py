@@ -14,9 +14,9 @@ from projects.forecast.model import (
     Reversible,
     build_model,
     moving_average,
+    raw_to_levels,
     seasonal_naive,
     solve_dlinear,
-    raw_to_levels,
 )
 
 NETWORKS: dict[str, dict[str, Any]] = {

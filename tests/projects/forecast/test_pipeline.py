@@ -78,6 +78,7 @@ def test_inference_writes_a_table_and_a_plot(smoke: Smoke, program: Program, tmp
     "recipe",
     [["--model", "lstm"], ["--model", "dlinear", "--head", "point", "--normalize", "revin", "--time-column", "-"]],
 )
+@pytest.mark.usefixtures("no_plots")
 def test_the_other_models_export_and_infer_too(
     recipe: list[object], make_table: MakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

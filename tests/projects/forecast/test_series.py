@@ -70,7 +70,7 @@ def test_a_table_without_times_counts_its_rows(tmp_path: Path) -> None:
         read_one(path)
     series = read_one(path, time_column="-")
     assert series.columns == ("a", "b")
-    assert [series.write_time(time) for time in series.frequency.after(series.times[-1], 2)] == ["10", "11"]
+    assert [series.write_time(time) for time in series.times_after(2)] == ["10", "11"]
 
 
 WRONG_CELLS = {

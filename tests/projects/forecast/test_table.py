@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def too_large(path: Path) -> None:
         file.truncate(table_module.MAX_FILE_BYTES + 1)
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (pipe, "not a regular file"),
     "a folder": (Path.mkdir, "not a regular file"),
     "a sparse line": (huge_line, "line 1"),

@@ -46,7 +46,7 @@ def test_the_next_time_is_written_in_the_form_of_the_file(name: str, make_table:
 
     path = make_table(len(cells), edit=edit)
     (series,) = read_series(path, time_column="date", time_format=time_format)
-    assert series.write_time(series.frequency.after(series.times[-1], 1)[0]) == expected
+    assert series.write_time(series.times_after(1)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_monthly_rows_on_the_30th_go_on_through_february(make_table: MakeTable) 
             row[0] = month
 
     (series,) = read_series(make_table(4, edit=edit))
-    times = series.frequency.after(series.times[-1], 4)
+    times = series.times_after(4)
     assert [series.write_time(time) for time in times] == ["2024-01-30", "2024-02-29", "2024-03-30", "2024-04-30"]
     assert times.dtype == np.dtype("datetime64[us]")

@@ -97,7 +97,7 @@ def test_the_classifier_of_a_run_is_the_same_after_a_resume(tmp_path: Path) -> N
 
 
 def other_run(run_dir: Path, network: nn.Module) -> Path:
-    """A run folder with what a classifier's training stores for other projects."""
+    """A run folder with the file that a classifier's training stores for other projects."""
     run_dir.mkdir(exist_ok=True)
     normalization = {"mean": [0.4] * 3, "std": [0.2] * 3}
     path = run_dir / FILE_NAME
@@ -105,9 +105,22 @@ def other_run(run_dir: Path, network: nn.Module) -> Path:
     return run_dir
 
 
-def test_another_runs_network_measures_at_its_own_size_and_can_be_stored(tmp_path: Path) -> None:
+class Nested(nn.Module):
+    """A classifier whose layers are part of a module of its own, as those of larger networks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = SmallClassifier(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body(images)
+        return logits
+
+
+@pytest.mark.parametrize("kind", [SmallClassifier, Nested])
+def test_another_runs_network_measures_at_its_own_size_and_can_be_stored(kind: type[nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = SmallClassifier(3, 3).eval()
+    network = (SmallClassifier(3, 3) if kind is SmallClassifier else Nested()).eval()
     classifier = classifier_of_run(other_run(tmp_path / "run 7", network))
     assert "run 7" in classifier.title
     data = shapes(size=16)

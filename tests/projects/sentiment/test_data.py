@@ -1,5 +1,5 @@
-"""Texts are served in batches of like length that every rank and every start agree on, and a tokenizer that knows little
-of them says so."""
+"""Texts are served in batches of like length that every rank and every start agree on; a tokenizer that knows little of
+them is named."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -129,14 +129,14 @@ def test_labels_that_are_probably_the_same_and_splits_without_a_label_are_named(
 def test_a_label_whose_texts_are_all_left_out_is_named(write_table: WriteTable) -> None:
     lines = ["a long text is good or not number 7,good\n", "good or not,rare\n", "Good  or not,rare\n"]
     path = write_table("reviews.csv", 20, extra="".join(lines).encode())
-    named = 0
+    refusals = []
     for seed in range(8):
         try:
-            assert {str(row.label) for row in load(path, test_fraction=0.5, seed=seed).splits["train"]} >= {"rare"}
+            load(path, test_fraction=0.5, seed=seed)
         except UserError as error:
-            assert "labels without training texts after the split: rare" in str(error)
-            named += 1
-    assert 0 < named < 8
+            refusals.append(str(error))
+    assert 0 < len(refusals) < 8
+    assert {text.partition(";")[0] for text in refusals} == {"labels without training texts after the split: rare"}
 
 
 ROWS: dict[str, tuple[Callable[[], str], str]] = {

@@ -1,5 +1,5 @@
-"""The exported file: padding changes nothing, probabilities are calibrated, the 8-bit copy is as right, and data that has
-moved or changed is noticed."""
+"""The exported file: padding changes nothing, probabilities are calibrated, the 8-bit copy is as right, and data that
+has moved or changed is noticed."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_8_bit_export_needs_the_runs_own_texts_wherever_they_stand_and_plain_exp
     tiny = "--embedding-size 8 --hidden-size 6 --layers 1 --members 1 --batch-size 10 --max-steps 1 --device cpu"
     main_of(program)(["--data", str(data), "--run-dir", str(run_dir), "--min-count", "1", *tiny.split()])
     there = Path(shutil.move(data, tmp_path / "there.csv"))
-    with pytest.raises(UserError, match="--int8 needs .*here/reviews.csv"):
+    with pytest.raises(UserError, match=r"--int8 needs .*here/reviews\.csv"):
         run_export(run_dir, "--int8")
     assert not list(run_dir.glob("*.onnx"))
     run_export(run_dir)

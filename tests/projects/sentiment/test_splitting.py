@@ -1,4 +1,6 @@
-"""Held-out texts share nothing with kept ones: no copy, no fragment, whatever case and spacing; and no label is lost."""
+"""Held-out texts share nothing with kept ones, whatever case and spacing: no copy, no fragment; no label is lost."""
+
+from collections.abc import Callable
 
 import pytest
 
@@ -27,7 +29,7 @@ def test_no_held_out_text_is_a_fragment_of_a_kept_one_nor_the_other_way_round() 
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda text: text.replace(" ", "  "), lambda text: f"{text}<br />"])
-def test_copies_that_differ_in_case_or_spacing_stay_on_one_side(change: "type[str]") -> None:
+def test_copies_that_differ_in_case_or_spacing_stay_on_one_side(change: Callable[[str], str]) -> None:
     texts = [f"film number {n} isn't dull" for n in range(40)]
     texts += [change(text) for text in texts]
     kept, held = hold_out(texts, ["x"] * len(texts), 0.3, seed=0, purpose="test")

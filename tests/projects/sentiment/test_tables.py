@@ -142,7 +142,7 @@ def test_a_line_of_ten_megabytes_is_named_and_the_next_one_is_read(tmp_path: Pat
 )
 def test_a_broken_quote_is_named_where_it_begins(content: str, line: int, tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", content)
-    with pytest.raises(UserError, match="broken quote") as caught:
+    with pytest.raises(UserError, match="broken row") as caught:
         read(path)
     assert f"{path} line {line} " in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -55,7 +55,7 @@ def test_the_program_leaves_with_2_and_one_line_for_a_bad_row(
     before = sorted(tmp_path.rglob("*"))
     done = program("projects.sentiment.train", "--data", path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: broken quote: ")
+    assert done.stderr.startswith("error: a broken row: ")
     assert f"{path} line 43" in done.stderr
     assert done.stderr.count("\n") == 1
     assert "\x1b" not in done.stderr

@@ -305,7 +305,13 @@ def facts_of(source: Source) -> Facts:
         "weights": source.origin,
         "weights_sha256": source.sha256,
         "classes": ["a", "b"],
-        "image_size": 16, "side": 16, "mean": mean, "std": std, "num_train": 1, "num_val": 1, "num_skipped": 0,
+        "image_size": 16,
+        "side": 16,
+        "mean": mean,
+        "std": std,
+        "num_train": 1,
+        "num_val": 1,
+        "num_skipped": 0,
         "data_sha256": "",
     }
     return from_plain(Facts, body, "facts")

@@ -60,7 +60,12 @@ def test_a_library_that_is_missing_is_named(argv: list[str], monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("argv", "named"), [(["--batch-size", 60], "--batch-size 60"), (["--image-size", 1], "--image-size 1")]
+    ("argv", "named"),
+    [
+        (["--batch-size", 60], "--batch-size 60"),
+        (["--image-size", 1], "--image-size 1"),
+        (["--batch-size", 1, "--image-size", 32, "--backbone", "timm:test_resnet", "--from-scratch"], "--batch-size 1"),
+    ],
 )
 def test_what_only_images_or_backbone_can_refuse_is_refused_with_nothing_created(
     argv: list[object], named: str, make_folder: MakeFolder, source_run: Path, tmp_path: Path

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from core.errors import UserError
-from projects.forecast.frequency import DAY, HOUR, MINUTE, Frequency, Times, find_steps
+from projects.forecast.frequency import DAY, HOUR, MINUTE, Frequency
+from projects.forecast.spacing import Times, find_steps, times_after
 
 
 def times(*texts: str) -> Times:
@@ -18,7 +19,7 @@ def detected(some: Times, expected: Frequency | None = None) -> Frequency:
 def test_rows_of_a_quarter_of_an_hour() -> None:
     some = np.datetime64("2024-01-01", "us") + np.arange(20) * np.timedelta64(15, "m")
     assert str(detected(some)) == "15 minutes"
-    assert detected(some).after(some[-1], 2).tolist() == times("2024-01-01T05:00", "2024-01-01T05:15").tolist()
+    assert times_after(detected(some), some[-1], 2).tolist() == times("2024-01-01T05:00", "2024-01-01T05:15").tolist()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_rows_of_a_quarter_of_an_hour() -> None:
 def test_calendars_go_on_as_people_expect(rows: tuple[str, ...], text: str, next_ones: tuple[str, ...]) -> None:
     frequency = detected(times(*rows))
     assert str(frequency) == text
-    assert frequency.after(times(*rows)[-1], 2).tolist() == times(*next_ones).tolist()
+    assert times_after(frequency, times(*rows)[-1], 2).tolist() == times(*next_ones).tolist()
 
 
 def test_a_missing_month_is_a_step_of_two() -> None:
@@ -73,10 +74,10 @@ def test_rows_further_apart_than_expected_are_not_taken_for_gaps() -> None:
 
 
 def test_no_forecast_goes_beyond_the_year_9999() -> None:
-    assert len(Frequency("month", 1, 1).after(np.datetime64("9999-06-01", "us"), 6)) == 6
+    assert len(times_after(Frequency("month", 1, 1), np.datetime64("9999-06-01", "us"), 6)) == 6
     for frequency in (Frequency("month", 1, 1), Frequency("microsecond", 31 * DAY)):
         with pytest.raises(UserError, match="9999"):
-            frequency.after(np.datetime64("9999-06-01", "us"), 7)
+            times_after(frequency, np.datetime64("9999-06-01", "us"), 7)
 
 
 @pytest.mark.parametrize(
