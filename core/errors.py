@@ -5,6 +5,7 @@ saving. Standard error ends with one line `error: what: where; what to do`. `--d
 """
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,12 @@ def run_command(main: Callable[[], None], *, outlives_output: bool = False) -> N
     outlives_output: go on where nobody reads the output any more, as a training does; otherwise that ends the program
     with success, as in `infer ... | head`.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone shows other letters as escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
     if outlives_output:
         sys.stdout, sys.stderr = _LastingStream(sys.stdout), _LastingStream(sys.stderr)
     try:
@@ -144,9 +151,12 @@ def advice(error: OSError) -> str:
     return "see the system's message"
 
 
+def visible(text: str) -> str:
+    """The text with control characters but line breaks as escapes: a foreign name must not command a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def printable(line: str) -> str:
     """The text as one line without control characters, at most MAX_LINE_CHARACTERS long."""
-    line = " ".join(line.split())
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-    line = line.encode("utf-8", "backslashreplace").decode("utf-8")
+    line = visible(" ".join(line.split()))
     return line if len(line) <= MAX_LINE_CHARACTERS else line[: MAX_LINE_CHARACTERS - 1] + "…"

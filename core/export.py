@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/onnx_export.html.
 
 import json
 import logging
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,11 +207,21 @@ def _metadata(spec: ExportSpec, run: StoredRun[Any, Any]) -> dict[str, Any]:
         "inputs": dict(spec.inputs),
         "outputs": dict(spec.outputs),
         "step": run.step,
-        "training": {key: value for key, value in to_plain(run.config).items() if key != "data"},
+        "training": {key: _without_folders(value) for key, value in to_plain(run.config).items() if key != "data"},
         "metrics": summary,
         "commit_training": run.commit,
         "commit_export": git_commit() or "unknown",
     }
+
+
+def _without_folders(value: Any) -> Any:
+    """A setting without the folders of paths in it, which are of the machine that trained: "/a/b.jpg" is "b.jpg"."""
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    if isinstance(value, str) and os.sep in value:
+        prefix, colon, path = value.rpartition(":")
+        return f"{prefix}{colon}{Path(path).name}"
+    return value
 
 
 def _publish(temporary: Path, path: Path, metadata: Mapping[str, Any]) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.errors import UserError
+from core.text_files import open_regular
 
 Buffer = bytes | memoryview
+_MAX_JSON_BYTES = 256 << 20
 TEMPORARY = ".tmp-"  # how the name of a file or folder begins that is not complete yet
 
 
@@ -65,9 +67,14 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path, what: str, todo: str) -> dict[str, Any]:
-    """An object from a JSON file, without duplicate keys, NaN or infinity. Raises UserError(what, path, todo)."""
+    """An object from a regular file of JSON, without duplicate keys, NaN or infinity.
+
+    Raises UserError(what, path, todo).
+    """
     try:
-        data = json.loads(path.read_text("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
+        with open_regular(path, _MAX_JSON_BYTES) as file:
+            content = file.read()
+        data = json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
     except OSError as error:
         raise UserError(what, f"{path} ({(error.strerror or 'unreadable').lower()})", todo) from error
     except (ValueError, RecursionError) as error:

@@ -38,7 +38,7 @@ class OnnxModel(Generic[F]):
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             raw = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime and protobuf raise a dozen types
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = (str(error) or type(error).__name__).splitlines()[0].rpartition(" : ")[2]  # without its codes
             raise UserError("not a usable ONNX file", f"{path} ({reason})", "export it again") from error
         self.path = path
         self.metadata = {key: _parsed(value) for key, value in raw.items()}

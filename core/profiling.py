@@ -61,7 +61,7 @@ class StepProfiler:
         parts.update({name: total[name] for name in ("backward", "optimizer")})
         whole = sum(parts.values())
         lines = [f"One optimizer step: {whole:.2f} ms (mean of {_ACTIVE_STEPS}, on {self.accelerator.describe()})", ""]
-        lines += [f"{name:<18}{ms:>10.2f} ms{ms / whole:>8.0%}" for name, ms in parts.items()]
+        lines += [f"{name:<18}{ms:>10.2f} ms{ms / max(whole, 1e-9):>8.0%}" for name, ms in parts.items()]
         sort = "self_device_time_total" if self.accelerator.device.type == "cuda" else "self_cpu_time_total"
         lines += ["", finished.key_averages().table(sort_by=sort, row_limit=_NUM_OPERATIONS_SHOWN)]
         if torch.cuda.is_available() and self.accelerator.device.type == "cuda":

@@ -36,7 +36,7 @@ def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dic
         seeds.append(run["config"]["seed"])
     numbers = {}
     for key in summaries[0]:
-        values = [summary.get(key) for summary in summaries]
+        values: list[Any] = [summary.get(key) for summary in summaries]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             numbers[key] = {"values": values, "mean": statistics.fmean(values), "spread": spread(values)}
     for key, form in show.items():

@@ -19,7 +19,7 @@ from core import checkpoint, distributed, retention
 from core.config import RunConfig
 from core.distributed import World
 from core.environment import environment
-from core.errors import UserError, note_saved, printable
+from core.errors import UserError, note_saved, printable, visible
 from core.event_file import EventFile
 from core.files import read_json, write_atomically, write_json
 from core.folder_lock import lock_folder, readable_errors, refuse_links
@@ -154,9 +154,9 @@ class RunFolder(Generic[C, F]):
         return False
 
     def say(self, text: str) -> None:
-        """Prints a line, once for all ranks."""
+        """Prints text, once for all ranks; control characters are shown as escapes."""
         if self.world.is_main:
-            print(text, flush=True)
+            print(visible(text), flush=True)
 
     def say_all(self, notes: Iterable[str]) -> None:
         """Prints notes about the data, a line each, with control characters of foreign names made visible."""
@@ -174,9 +174,11 @@ class RunFolder(Generic[C, F]):
         path = self.path / "summary.json"
         if not path.exists():
             return False
-        done = json.loads(path.read_bytes())["config"]
+        done = read_json(path, "not a summary", "delete it; the run is then finished again").get("config")
         wanted = to_plain(self.config)
-        return all(done[name] == wanted[name] for name in ("epochs", "max_steps", "patience"))
+        return isinstance(done, dict) and all(
+            done.get(name) == wanted[name] for name in ("epochs", "max_steps", "patience")
+        )
 
     def _create(self) -> None:
         """Writes run.json into an empty folder."""
@@ -226,8 +228,8 @@ def read_run(path: Path, project: str | None = None) -> dict[str, Any]:
 def _launched_before(project: str) -> Path | None:
     """The run that this same torchrun began before a rank was lost."""
     for path in sorted(Path("runs", project).glob("*/run.json"), key=lambda p: p.stat().st_mtime, reverse=True):
-        with contextlib.suppress(ValueError):
-            if json.loads(path.read_bytes()).get("launcher") == distributed.launcher():
+        with contextlib.suppress(UserError):
+            if read_json(path, "not a run", "").get("launcher") == distributed.launcher():
                 return path.parent
     return None
 

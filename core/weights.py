@@ -3,8 +3,8 @@
 The cache is torchvision's: https://docs.pytorch.org/docs/stable/hub.html#where-are-my-downloaded-models-saved
 """
 
+import errno
 import http.client
-import os
 import re
 import urllib.request
 import warnings
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from core.download import TIMEOUT_SECONDS, download, sha256_of
 from core.errors import UserError
+from core.files import temporary_beside
 
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict")  # where training programs put the weights in a .pth
 _PREFIXES = ("module.", "_orig_mod.")  # of networks that were wrapped when they were saved
@@ -29,7 +30,7 @@ def torch_hub_file(url: str) -> Path:
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = temporary_beside(path)
         try:
             size = content_length(url)
             path.parent.mkdir(parents=True, exist_ok=True)  # only now: where there is no network, nothing is created
@@ -73,6 +74,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises UserError for a file that holds other things, which could be code.
     """
     try:
+        if not path.is_file():  # a FIFO would never answer
+            raise OSError(errno.EINVAL, "not a regular file" if path.exists() else "no such file")
         if path.suffix == ".safetensors":
             found: object = safetensors.torch.load(path.read_bytes())  # a mapped file that shrinks ends the process
         else:
@@ -90,7 +93,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise UserError("no weights in the file", path, "give a file with tensors by name, as state_dict() makes them")
+    for name, tensor in found.items():
+        if not _is_whole(tensor):
+            todo = "give tensors that are dense and hold their numbers"
+            raise UserError("no usable weights", f"{name} in {path}", todo)
     return {_unwrapped(str(name)): tensor for name, tensor in found.items()}
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and has memory of its own for each element."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def _unwrapped(name: str) -> str:

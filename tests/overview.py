@@ -50,6 +50,8 @@ def tile(path: Path, caption: str) -> Image.Image:
     result = Image.new("RGB", (WIDTH, HEIGHT), "white")
     with Image.open(path) as plot:
         shown = plot.convert("RGB")
+    if shown.height > 1.2 * shown.width:  # of a tall grid the upper part, larger
+        shown = shown.crop((0, 0, shown.width, round(0.85 * shown.width)))
     scale = min((WIDTH - 16) / shown.width, (HEIGHT - CAPTION - 12) / shown.height)
     size = round(scale * shown.width), round(scale * shown.height)
     shown = shown.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)

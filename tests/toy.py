@@ -113,7 +113,7 @@ def train(command: TrainCommand[Config]) -> None:
     held_out = StreamLoader(Vectors(37, seed=6), Order(37, 8, training=False, world=accelerator.world))
     optimizer = AdamW(network.parameters(), lr=config.lr, weight_decay=0.01, fused=True)
     schedule = warmup_cosine(total_steps(config, loader), 3)
-    learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema)
+    learner: Learner[nn.Module] = Learner(network, optimizer, schedule, accelerator, ema=config.ema)
     run = RunFolder.start(command, ToyFacts(), accelerator.world)
     loop = fit(
         partial(train_step, learner=learner, config=config),

@@ -49,6 +49,7 @@ def write_int8(source: Path, train: ImageSet, val: ImageSet) -> None:
         samples=f"{len(val):,} validation images",
         timed={"1 image": images[:1], f"{len(images[:64])} images": images[:64]},
         input_name="image",
+        num_samples=len(val),
     )
     export_int8(source, partial(quantize_classifier, train=train), held_out)
 

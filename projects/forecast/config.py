@@ -73,7 +73,7 @@ class Config(RunConfig):
         "of each window: subtract its last row; the same, and learn how much of it holds at each step ahead; its mean "
         "and deviation; nothing; auto: dlinear none, else last",
     )
-    head: Literal["point", "quantile"] = option("quantile", "one number a step, or quantiles round the same number")
+    head: Literal["point", "quantile"] = option("quantile", "one number a step, or quantiles around the same number")
     quantiles: str = option("0.1,0.5,0.9", "levels of the quantile head, rising, 0.5 among them")
     loss: Literal["auto", "mae", "mse", "huber"] = option("auto", "of the point forecast; auto: dlinear mse, else mae")
     lr: float = option(0.0, "peak learning rate; 0: segrnn 0.0004, lstm 0.001, dlinear 0.005", low=0)
@@ -106,7 +106,7 @@ class Config(RunConfig):
             where = f"--segment {self.segment}, --lookback {whole.lookback}"
             raise UserError("a segment is longer than the lookback", where, "give a smaller --segment")
         if self.model == "segrnn" and self.width % 2:
-            raise UserError("segrnn wants an even width", f"--width {self.width}", "give an even one")
+            raise UserError("segrnn needs an even width", f"--width {self.width}", "give an even one")
 
     def check_present(self, *, resuming: bool) -> None:
         """Raises UserError for data that is not there."""

@@ -27,7 +27,7 @@ Batch = tuple[Tensor, Tensor]  # standardized: inputs [N, lookback, columns], ta
 
 _ETT_DAYS = (360, 120, 120)
 _EVALUATION_BATCH_SIZE = 256
-_LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would round the movements away
+_LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would lose the movements by rounding
 _COMPARED_ROWS = 24  # of two windows, to see whether one is a copy of the other
 
 
@@ -174,14 +174,14 @@ def _window_starts(
         firsts = (0, train - config.lookback, train + val - config.lookback)
         spans = (train - config.lookback, val, test)  # rows on which a part's forecasts lie
         parts = zip(("train", "val", "test"), (train, val, test), firsts, spans, starts, strict=True)
-        for part, num, first, span, found in parts:
+        for part, num, first, span, part_starts in parts:
             if span < config.horizon:
                 wanted = config.horizon + (config.lookback if part == "train" else 0)
                 where = f"{part}{f' of {each.name}' if each.name else ''} has {num} rows, lookback {config.lookback}"
-                where += f" and horizon {config.horizon} want {wanted}"
+                where += f" and horizon {config.horizon} need {wanted}"
                 todo = "give a smaller --lookback or --horizon, or another --split"
                 raise UserError("too short a series", where, todo)
-            found.append(begin + first + torch.arange(span - config.horizon + 1))
+            part_starts.append(begin + first + torch.arange(span - config.horizon + 1))
         begin += len(each)
     train_starts, val_starts, test_starts = (torch.cat(part) for part in starts)
     return train_starts, val_starts, test_starts

@@ -6,6 +6,7 @@ Training and inference both read with it, so they refuse and fill the same. No t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from core.errors import UserError
 from projects.forecast.config import NO_TIME_COLUMN
 from projects.forecast.frequency import Frequency
-from projects.forecast.spacing import Steps, Times, find_steps, times_after
+from projects.forecast.spacing import Spacing, Times, find_spacing, times_after
 from projects.forecast.table import (
     Numbers,
     Table,
@@ -93,37 +94,35 @@ def read_series(
     targets, left_out = _find_targets(table, {time, series}, target)
     values = np.stack([checked_numbers(table, column, numbers) for column, numbers in targets.items()], axis=1)
     times, form = (None, None) if time is None else parse_times(table, time, time_format)
+    if times is not None and series is None:
+        _refuse_several_series(table, times, left_out)
+    build = partial(
+        Series,
+        columns=tuple(table.header[column] for column in targets),
+        time_column=None if time is None else table.header[time],
+        form=form,
+        left_out=left_out,
+    )
     result: list[Series] = []
     for name, rows in _rows_by_name(table, series).items():
         part = table.subset(rows)
-        if times is None or time is None:
-            its_times = np.arange(len(rows)).astype("datetime64[us]")
-            found = Steps(Frequency("row", 1), np.ones(len(rows), np.int64))
-        else:
-            its_times = times[rows]
-            if series is None:
-                _refuse_several_series(table, its_times, left_out)
-            found = find_steps(its_times, [part.where(row, time) for row in range(len(rows))], frequency)
-        complete, filled = _complete(part, values[rows], found, list(targets), time, fill)
+        its_times = np.arange(len(rows)).astype("datetime64[us]") if times is None else times[rows]
+        spacing = _find_spacing(part, its_times, time, frequency)
+        complete, filled = _complete(part, values[rows], spacing, list(targets), time, fill)
         if len(complete) > len(its_times):
-            its_times = np.concatenate([its_times[:1], times_after(found.frequency, its_times[0], len(complete) - 1)])
-        result.append(
-            Series(
-                columns=tuple(table.header[column] for column in targets),
-                values=complete,
-                times=its_times,
-                frequency=found.frequency,
-                name=name,
-                time_column=None if time is None else table.header[time],
-                form=form,
-                filled=filled,
-                left_out=left_out,
-            )
-        )
-        if not result[-1].frequency.is_like(result[0].frequency):
-            where = f"{path}: {result[0].name} {result[0].frequency}, {name} {result[-1].frequency} apart"
+            its_times = np.concatenate([its_times[:1], times_after(spacing.frequency, its_times[0], len(complete) - 1)])
+        result.append(build(values=complete, times=its_times, frequency=spacing.frequency, name=name, filled=filled))
+        if not spacing.frequency.is_like(result[0].frequency):
+            where = f"{path}: {result[0].name} {result[0].frequency}, {name} {spacing.frequency} apart"
             raise UserError("series of unlike frequencies", where, "resample them")
     return tuple(result)
+
+
+def _find_spacing(table: Table, times: Times, time: int | None, expected: Frequency | None) -> Spacing:
+    """How the rows of one series lie in time; one step after the other where there are no times."""
+    if time is None:
+        return Spacing(Frequency("row", 1), np.ones(len(times), np.int64))
+    return find_spacing(times, [table.where(row, time) for row in range(len(times))], expected)
 
 
 def _find_time_column(table: Table, name: str | None, time_format: str | None, series: int | None) -> int | None:
@@ -195,16 +194,18 @@ def _refuse_several_series(table: Table, times: Times, names: Sequence[str]) -> 
 
 
 def _complete(
-    table: Table, values: NDArray[np.float64], found: Steps, targets: list[int], time: int | None, fill: Fill
+    table: Table, values: NDArray[np.float64], spacing: Spacing, targets: list[int], time: int | None, fill: Fill
 ) -> tuple[NDArray[np.float64], int]:
     """Values for every step of time, and how many of them the rule put in. Raises UserError where it cannot."""
-    if time is not None and found.steps.max() > 1 and fill == "none":
-        row = int(np.flatnonzero(found.steps > 1)[0])
-        missing = f"{table.where(row, time)} comes {found.steps[row]} steps of {found.frequency} after the row before"
+    if time is not None and spacing.steps.max() > 1 and fill == "none":
+        row = int(np.flatnonzero(spacing.steps > 1)[0])
+        missing = (
+            f"{table.where(row, time)} comes {spacing.steps[row]} steps of {spacing.frequency} after the row before"
+        )
         raise UserError("rows are missing", missing, "add them, or give --fill linear or previous in training")
-    at = np.cumsum(found.steps) - 1
+    at = np.cumsum(spacing.steps) - 1
     if at[-1] + 1 > 2 * len(values):
-        where = f"{table.path}: {len(values)} rows in {at[-1] + 1} steps of {found.frequency}"
+        where = f"{table.path}: {len(values)} rows in {at[-1] + 1} steps of {spacing.frequency}"
         raise UserError("more rows are missing than there", where, "check the timestamps")
     for number, column in enumerate(targets):
         unknown = np.flatnonzero(np.isnan(values[:, number]))

@@ -15,7 +15,7 @@ Times = NDArray[np.datetime64]
 _LAST_YEAR = 9999
 
 
-class Steps(NamedTuple):
+class Spacing(NamedTuple):
     """How a table's rows lie in time. steps: for each row, how many steps it lies behind the one before it, 1, or more
     at a gap; int64 [rows]."""
 
@@ -31,7 +31,7 @@ class _Fit(NamedTuple):
     whole: NDArray[np.bool_]
 
 
-def find_steps(times: Times, names: Sequence[str], expected: Frequency | None = None) -> Steps:
+def find_spacing(times: Times, names: Sequence[str], expected: Frequency | None = None) -> Spacing:
     """The most common distance of rows; all others have to be multiples of it.
 
     times: datetime64[us] [N]. names: for each row, what a message calls it. expected: taken instead where rows fit it,
@@ -52,7 +52,7 @@ def find_steps(times: Times, names: Sequence[str], expected: Frequency | None = 
         row = int(np.flatnonzero(~fit.whole)[0])
         where = f"{names[row + 1]} follows {names[row].rpartition(': ')[2]}, most rows are {fit.frequency} apart"
         raise UserError("rows are not evenly spaced", where, "resample the series")
-    return Steps(fit.frequency, np.concatenate([np.ones(1, np.int64), fit.steps]))
+    return Spacing(fit.frequency, np.concatenate([np.ones(1, np.int64), fit.steps]))
 
 
 def times_after(frequency: Frequency, last: np.datetime64, num: int) -> Times:

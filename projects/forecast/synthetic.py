@@ -24,7 +24,7 @@ _Array = NDArray[np.float64]
 
 def generate(num_rows: int, seed: int) -> Series:
     """The first `num_rows` hours of the endless series that belongs to a seed; values float64, of no real unit."""
-    # A stream of its own for everything drawn row by row: so a longer series begins as a shorter one.
+    # One generator for each random quantity, so that a longer series begins as a shorter one.
     shape, jump, size, spell, fresh = (
         np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number])) for number in range(5)
     )

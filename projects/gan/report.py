@@ -32,11 +32,14 @@ def plot_all(
     plots.distance_curve(run.path, real_distance, run.facts.classifier.title)
 
 
-def results(facts: Facts, numbers: Mapping[str, float], evaluation: Evaluation, num: int) -> dict[str, str]:
+def results(
+    run: RunFolder[Config, Facts], numbers: Mapping[str, float], evaluation: Evaluation, num: int
+) -> dict[str, str]:
     """The lines of the closing report, by name; num: of samples."""
+    facts = run.facts
     lines = {
         "Fréchet dist.": f"{numbers['frechet']:.4g} in {facts.classifier.title}; {num:,} samples",
-        "  of others": f"real images {numbers['frechet_real']:.4g}, untrained generator "
+        "compared to": f"real images {numbers['frechet_real']:.4g}, untrained generator "
         f"{numbers['frechet_untrained']:.4g} ({numbers['frechet_share']:.1%} of it is left)",
         "samples": f"precision {numbers['precision']:.2f}, recall {numbers['recall']:.2f}, "
         f"diversity {numbers['diversity']:.2f} of the real images'",
@@ -53,4 +56,5 @@ def results(facts: Facts, numbers: Mapping[str, float], evaluation: Evaluation, 
     if "fid" in numbers:
         lines["FID, KID"] = f"{numbers['fid']:.2f}, {numbers['kid']:.4f} ± {numbers['kid_deviation']:.4f}"
     lines["collapse"] = evaluation.collapsed or "none"
+    lines["animation"] = str(run.path / "plots" / "training.webp")
     return lines

@@ -175,7 +175,7 @@ def finish(
             **loop.numbers(),
         }
     )
-    run.report(results(run.facts, numbers, evaluation, num))
+    run.report(results(run, numbers, evaluation, num))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Fine-tuning of a pretrained backbone on one's own pictures: few photographs in, class probabilities out."""
+"""Fine-tuning of a pretrained backbone on one's own images: few images in, class probabilities out."""

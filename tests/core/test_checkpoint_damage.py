@@ -49,6 +49,11 @@ def foreign_name(folder: Path) -> None:
     (folder / MANIFEST).write_bytes(sealed({key: value for key, value in body.items() if key != "sha256"}))
 
 
+def manifest_folder(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).mkdir()
+
+
 def resealed(**changes: Any) -> Callable[[Path], None]:
     """Makes a manifest that fits its own digest, but says something else."""
 
@@ -60,14 +65,24 @@ def resealed(**changes: Any) -> Callable[[Path], None]:
     return damage
 
 
+def cut(name: str, share: float) -> Callable[[Path], object]:
+    """Keeps so many bytes of a file, or for 0.5 half of it."""
+
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(share) if share in (0, 1, -1) else len(content) // 2])
+
+    return damage
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (drop_manifest, MANIFEST),
     "manifest is text": (lambda f: (f / MANIFEST).write_text("hello"), MANIFEST),
     "manifest is a list": (lambda f: (f / MANIFEST).write_text("[]"), MANIFEST),
     "manifest is deep": (lambda f: (f / MANIFEST).write_text("[" * 100_000), MANIFEST),
-    "manifest is a folder": (lambda f: ((f / MANIFEST).unlink(), (f / MANIFEST).mkdir()), MANIFEST),
+    "manifest is a folder": (manifest_folder, MANIFEST),
     "extra file": (lambda f: (f / "extra").write_text("x"), "extra is not listed"),
-    "missing file": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+    "missing file": (lambda f: (f / "model.safetensors").rename(f.parent / "away"), r"model\.safetensors is missing"),
     "other step": (lambda f: (shutil.rmtree(f), shutil.copytree(f.with_name("step-00000001"), f)), "it is step 1"),
     "a name outside": (foreign_name, r"\.\./\.\./x"),
     "newer format": (resealed(format=3), "format 3"),
@@ -75,12 +90,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "step is a word": (resealed(step="two"), MANIFEST),
     "file without size": (resealed(files={"state.json": {}, "model.safetensors": {}}), MANIFEST),
     **{
-        f"{name} cut at {share:g}": (
-            lambda f, n=name, s=share: (f / n).write_bytes(
-                (d := (f / n).read_bytes())[: s if s in (0, 1, -1) else len(d) // 2]
-            ),
-            name.replace(".", r"\."),
-        )
+        f"{name} cut at {share:g}": (cut(name, share), name.replace(".", r"\."))
         for name in ("state.json", "model.safetensors", MANIFEST)
         for share in (0, 1, 0.5, -1)
     },

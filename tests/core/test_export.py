@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ class Facts:
     classes: tuple[str, ...] = ("ä", "b")
 
 
+@dataclass(frozen=True, kw_only=True)
+class WithPaths(RunConfig):
+    """Settings that name files."""
+
+    source: Path | None = None
+    words: tuple[str, ...] = ()
+
+
 class Classifier(nn.Module):
     """uint8 [N, H, W, 3] → probabilities [N, 4]; a fault may be planted."""
 
@@ -50,7 +58,8 @@ class Classifier(nn.Module):
             x = x.reshape(2, 4)
         if self.fault == "value decides":
             x = x * 2 if bool(x.sum() > 0) else x
-        return x.softmax(1)
+        probabilities: Tensor = x.softmax(1)
+        return probabilities
 
 
 def images(*shape: int) -> tuple[Tensor]:
@@ -228,6 +237,14 @@ def test_whole_numbers_are_compared_absolutely_and_others_relatively(dtype: str,
     assert difference(before[:1], before) == float("inf")
 
 
+def test_no_folder_of_this_machine_stands_in_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    run = replace(stored(tmp_path), config=WithPaths(source=Path("/home/me/w.pth"), words=("/a/b.jpg", "run:/c/d")))
+    export_onnx(spec(), run, path)
+    training = OnnxModel(path, task="test", facts=Facts).metadata["training"]
+    assert (training["source"], training["words"]) == ("w.pth", ["b.jpg", "run:d"])
+
+
 class Words(nn.Module):
     """int64 [N, T] → [N, 5]: an embedding and two matrix products."""
 
@@ -244,8 +261,13 @@ class Words(nn.Module):
 
 def test_a_dynamically_quantized_copy_is_smaller_says_the_same_and_leaves_the_source_alone(tmp_path: Path) -> None:
     tokens = torch.arange(35).view(5, 7)
-    parts = {"module": Words(), "example": (tokens,), "parity_inputs": [(tokens[:1, :1],)], "inputs": {"tokens": ""}}
-    changes = {
+    parts: dict[str, Any] = {
+        "module": Words(),
+        "example": (tokens,),
+        "parity_inputs": [(tokens[:1, :1],)],
+        "inputs": {"tokens": ""},
+    }
+    changes: dict[str, Any] = {
         "outputs": {"scores": ""},
         "output_shapes": [["batch", 5]],
         "dynamic_shapes": ({0: "batch", 1: "length"},),

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from core import checkpoint, randomness
-from core.accelerator import Accelerator, NonFinite
+from core.accelerator import Accelerator
 from core.config import Precision
+from core.nonfinite import NonFinite
 from cuda_ext import augment
 from tests import forked
 from tests.conftest import ROOT, Program

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,8 @@ def test_combined_optimizers_resume_exactly() -> None:
     resumed = nn.Linear(4, 3)
     optimizer = muon_and_adam(resumed)
     schedule = LambdaLR(optimizer, shape)
-    for each, state in zip((resumed, optimizer, schedule), saved, strict=True):
+    parts: tuple[Any, ...] = (resumed, optimizer, schedule)
+    for each, state in zip(parts, saved, strict=True):
         each.load_state_dict(state)
     train(resumed, {schedule: optimizer}, range(9, 20))
     assert torch.equal(resumed.weight, unbroken.weight)
@@ -130,7 +132,7 @@ def test_weight_decay_is_for_matrices_and_filters_only() -> None:
     assert {id(p) for p in plain["params"]} == {id(p) for p in module.parameters() if p.ndim == 1}
 
 
-def train_a_little(module: nn.Module, ema: Ema, steps: int) -> None:
+def train_a_little(module: nn.Module, ema: Ema[nn.Module], steps: int) -> None:
     """Moves weights and running statistics about, by amounts that differ from step to step."""
     for _ in range(steps):
         module(torch.randn(8, 3))

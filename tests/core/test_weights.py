@@ -1,6 +1,7 @@
 """Weights files: read without running code, and found in torch.hub's cache or downloaded into it."""
 
 import hashlib
+import os
 import pickle
 import threading
 import zipfile
@@ -90,6 +91,27 @@ def test_a_file_without_tensors_by_name_is_refused(found: object, tmp_path: Path
     torch.save(found, tmp_path / "w.pth")
     with pytest.raises(UserError, match="no weights in the file"):
         read_weights(tmp_path / "w.pth")
+
+
+TENSORS = {
+    "meta": lambda: torch.empty(3, device="meta"),
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "a view of one number": lambda: torch.zeros(1).expand(10**12),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_a_tensor_without_numbers_of_its_own_is_named(kind: str, tmp_path: Path) -> None:
+    torch.save({"conv.weight": TENSORS[kind]()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"conv\.weight in .*w\.pth"):
+        read_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_fifo_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=name):
+        read_weights(tmp_path / name)
 
 
 def test_a_zip_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:

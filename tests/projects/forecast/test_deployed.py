@@ -24,11 +24,11 @@ def test_raw_rows_give_the_forecast_of_training_in_original_units(head: str, nor
     raw = np.stack([data.series[0].values[first + k : first + k + 48] for k in range(3)]).astype(np.float32)
     with torch.inference_mode():
         expected = network(inputs).numpy() * data.std[:, None] + data.mean[:, None]
-        found = deployed(torch.from_numpy(raw))
-    levels = found[1].numpy() if isinstance(found, tuple) else found.numpy()[..., None]
+        outputs = deployed(torch.from_numpy(raw))
+    levels = outputs[1].numpy() if isinstance(outputs, tuple) else outputs.numpy()[..., None]
     np.testing.assert_allclose(levels, expected, atol=1e-3)
-    if isinstance(found, tuple):
-        np.testing.assert_array_equal(found[0].numpy(), levels[..., 1])
+    if isinstance(outputs, tuple):
+        np.testing.assert_array_equal(outputs[0].numpy(), levels[..., 1])
 
 
 def test_other_units_give_the_same_forecast_in_those_units() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import UserError
 from projects.forecast.frequency import DAY, HOUR, MINUTE, Frequency
-from projects.forecast.spacing import Times, find_steps, times_after
+from projects.forecast.spacing import Times, find_spacing, times_after
 
 
 def times(*texts: str) -> Times:
@@ -13,7 +13,7 @@ def times(*texts: str) -> Times:
 
 
 def detected(some: Times, expected: Frequency | None = None) -> Frequency:
-    return find_steps(some, [f"row {number}: {time}" for number, time in enumerate(some)], expected).frequency
+    return find_spacing(some, [f"row {number}: {time}" for number, time in enumerate(some)], expected).frequency
 
 
 def test_rows_of_a_quarter_of_an_hour() -> None:
@@ -48,12 +48,12 @@ def test_calendars_go_on_as_people_expect(rows: tuple[str, ...], text: str, next
 
 def test_a_missing_month_is_a_step_of_two() -> None:
     some = times("2024-01-01", "2024-02-01", "2024-04-01", "2024-05-01", "2024-06-01")
-    assert find_steps(some, [""] * 5).steps.tolist() == [1, 1, 2, 1, 1]
+    assert find_spacing(some, [""] * 5).steps.tolist() == [1, 1, 2, 1, 1]
 
 
 def test_a_missing_business_day_is_a_step_of_two() -> None:
     some = times("2024-02-29", "2024-03-01", "2024-03-04", "2024-03-06", "2024-03-07")
-    assert find_steps(some, [""] * 5).steps.tolist() == [1, 1, 1, 2, 1]
+    assert find_spacing(some, [""] * 5).steps.tolist() == [1, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize(

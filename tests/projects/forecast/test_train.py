@@ -81,10 +81,10 @@ def test_a_gap_in_a_table_is_refused_with_nothing_created_and_filled_when_asked_
         run(argv)
     assert not (tmp_path / "run").exists()
     run([*argv, "--fill", "linear"])
-    said = capsys.readouterr().out
-    assert "filled 2 missing numbers" in said
-    assert "300 rows 1 hour apart, date from 2024-02-28 00:00" in said
-    assert "2 columns tide, load" in said
+    printed = capsys.readouterr().out
+    assert "filled 2 missing numbers" in printed
+    assert "300 rows 1 hour apart, date from 2024-02-28 00:00" in printed
+    assert "2 columns tide, load" in printed
 
 
 @pytest.mark.parametrize(
