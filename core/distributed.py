@@ -22,7 +22,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from core.errors import UserError
 
-_COLLECTIVE_TIMEOUT_SECONDS = 120  # a rank that hangs is noticed by the others after this long
+_COLLECTIVE_TIMEOUT_SECONDS = (
+    120  # a rank that hangs ends the training after this long, and torchrun some 60 seconds later
+)
 
 
 @dataclass(frozen=True)

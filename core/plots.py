@@ -4,8 +4,10 @@ matplotlib is imported when something is plotted, and only with the Agg backend,
 """
 
 import json
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,15 @@ from core.errors import printable
 _DOTS_PER_INCH = 130
 _MAX_INCHES = 20.0  # of a confusion matrix; with 200 classes one of full size would take 10 GB
 _MAX_CLASSES_NAMED, _MAX_NAME_CHARACTERS = 60, 24
+
+
+@contextmanager
+def optional() -> Iterator[None]:
+    """Within it, an error becomes a note on standard error: no finished training fails because of a plot."""
+    try:
+        yield
+    except Exception as error:
+        print(f"note: a plot is missing: {printable(f'{type(error).__name__}: {error}')}", file=sys.stderr)
 
 
 def figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:

@@ -30,7 +30,8 @@ class HeldOut:
 
     accuracy: the share of held-out samples that a file gets right. samples: their number and kind, as in "500
     validation images". timed: inputs by name, such as {"1 image": …}, whose time is measured. input_name: their name
-    in the graph.
+    in the graph. num_samples: how many; where they are fewer than a hundred,
+    one of them may be lost.
     """
 
     accuracy: Callable[[Path], float]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import UserError
+from core.evaluation import evaluating
 
 
 def build_model(name: str, num_classes: int) -> nn.Module:
@@ -30,6 +31,19 @@ def build_model(name: str, num_classes: int) -> nn.Module:
         return model
     except RuntimeError as error:
         raise UserError("timm has no such model", f"--model {name}", "see timm.list_models()") from error
+
+
+def check_image_size(network: nn.Module, name: str, size: int) -> None:
+    """Tries a forward pass before a run folder is made. Raises UserError for an image size that the network refuses."""
+    try:
+        with evaluating(network):
+            network(torch.zeros(2, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        own = getattr(network, "default_cfg", {}).get("input_size")
+        todo = f"give --image-size {own[-1]}" if own else "give a larger --image-size"
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        what = f"--image-size {size} for --model {name} ({reason})"
+        raise UserError("the network does not take this size", what, todo) from error
 
 
 class FastNet(nn.Module):

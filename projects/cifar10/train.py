@@ -33,7 +33,7 @@ from core.vision.classification_report import plot_results
 from core.vision.network_file import FILE_NAME, save_network
 from cuda_ext import build as kernels
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
-from projects.cifar10.model import FastNet, build_model
+from projects.cifar10.model import FastNet, build_model, check_image_size
 
 
 def train_step(batch: Batch, *, learner: Learner[nn.Module], label_smoothing: float) -> dict[str, Tensor]:
@@ -53,6 +53,7 @@ def train(command: TrainCommand[Config]) -> None:
     data = load_data(config, accelerator.device)
     name = config.model if config.model != "auto" else "resnet18" if accelerator.device.type == "cuda" else "fast"
     network = build_model(name, len(data.classes))
+    check_image_size(network, name, config.image_size)
     if isinstance(network, FastNet):
         whiten(network, data)
     loader = training_loader(data, config, accelerator)
@@ -140,8 +141,9 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner: 
     pairs = [(p.cpu(), y.cpu()) for p, y in predictions(batches, learner.averaged, accelerator, config.test_flip)]
     probabilities, labels = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
     accuracy = float((probabilities.argmax(1) == labels).mean())
-    plots.curves(run.path, ["loss", "accuracy"])
-    plot_results(run.path / "plots", facts.classes, probabilities, labels, images.load)
+    with plots.optional():
+        plots.curves(run.path, ["loss", "accuracy"])
+        plot_results(run.path / "plots", facts.classes, probabilities, labels, images.load)
     size, normalization = config.image_size, {"mean": facts.mean, "std": facts.std}
     path = run.path / FILE_NAME
     save_network(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
 TASK = "object detection"
@@ -103,20 +103,17 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export needs of a run beyond its settings.
 
     canvas: (height, width) of what the network sees, in pixels. mean, std: per channel, of values in [0, 1].
     data_sha256: of all image files and boxes, before splitting.
     """
 
-    model: str
     classes: tuple[str, ...]
     canvas: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    num_train: int
-    data_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

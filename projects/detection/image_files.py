@@ -1,6 +1,5 @@
 """The files that annotations name: images that decode, regular files of a limited size, names that can be paths."""
 
-import errno
 import hashlib
 import math
 import os
@@ -100,8 +99,5 @@ def _is_possible_path(name: str) -> bool:
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """The content of a regular file. Raises OSError for another kind of file, and one that is larger."""
-    with open_regular(path) as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"more than {max_bytes >> 20} MB", str(path))
-    return content
+    with open_regular(path, max_bytes) as file:
+        return file.read()

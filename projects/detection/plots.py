@@ -51,6 +51,5 @@ def save_precision_recall(scores: Scores, classes: Sequence[str], path: Path) ->
         axis.set(xlim=(0, 1.01), ylim=(0, 1.02))
         axis.grid(alpha=0.3)
         if len(classes) <= 20:
-            for text in axis.legend(fontsize=8, loc="lower left").get_texts():
-                text.set_parse_math(False)  # a dollar sign in a class name is no formula
+            axis.legend(fontsize=8, loc="lower left")
     plots.save_figure(drawn, path)

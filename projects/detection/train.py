@@ -27,7 +27,7 @@ from core.errors import UserError
 from core.evaluation import count_weights, evaluating
 from core.learner import Learner
 from core.optim import decay_groups, warmup_cosine
-from core.plots import curves
+from core.plots import curves, optional
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
@@ -44,7 +44,6 @@ from projects.detection.model import build_model
 from projects.detection.nms import Detections, Rule, select
 from projects.detection.plots import save_boxes, save_precision_recall
 
-SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
 _NUM_SHOWN = 12
 
 
@@ -86,10 +85,7 @@ def train(command: TrainCommand[Config]) -> None:
         evaluate=lambda: evaluate(val, learner.averaged, _rule_of(config), accelerator).numbers(),
         monitor=Monitor("map", larger_is_better=True),
     )
-    distributed.stop()
     if run.world.is_main:
-        if command.smoke:
-            loop.check_learned(SMOKE_LOSS_RATIO)
         _finish(run, loop, data, val, learner)
 
 
@@ -188,7 +184,8 @@ def _finish(
     split, name = (data.test, "test") if data.test is not None else (data.val, "val")
     predictions = detect(split, deployed, accelerator.device)
     scores = metrics.evaluate(split.images, predictions, len(data.classes))
-    _draw(run, split, predictions, scores, data.classes, threshold)
+    with optional():
+        _draw(run, split, predictions, scores, data.classes, threshold)
     numbers = {f"{name}_{key}": metrics.none_for_nan(value) for key, value in scores.numbers().items()}
     per_class = {text: metrics.none_for_nan(scores.average(metrics.IOU_50, k)) for k, text in enumerate(data.classes)}
     by_class = {f"{name}_ap50_{text}": value for text, value in per_class.items()}

@@ -36,7 +36,7 @@ def plot_forecasts(panels: Sequence[Panel], levels: Sequence[float], path: Path,
         axis.axis("on")
         _plot_panel(axis, panel, levels)
     grid.flat[0].legend(fontsize=7, loc="upper left")
-    figure.suptitle(f"{title}; rows from the last known one", fontsize=10, parse_math=False)
+    figure.suptitle(f"{title}; rows from the last known one", fontsize=10)
     plots.save_figure(figure, path)
 
 
@@ -54,7 +54,7 @@ def plot_errors(results: Mapping[str, Mapping[str, Any]], begins: Sequence[str],
     by_step.set(title="by step ahead", xlabel="rows ahead", ylabel="MSE, standardized", ylim=(0, None))
     by_part.set(title="backtest: parts of the test, by where forecasts begin", xticks=range(len(begins)))
     labels = [text.replace(" ", "\n").replace("T", "\n") for text in begins]
-    by_part.set_xticklabels(labels, fontsize=7, parse_math=False)
+    by_part.set_xticklabels(labels, fontsize=7)
     for axis in grid[0]:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -92,5 +92,5 @@ def _plot_panel(axis: Any, panel: Panel, levels: Sequence[float]) -> None:
         low, high = panel.forecast[:, k], panel.forecast[:, -1 - k]
         axis.fill_between(ahead, low, high, color="tab:blue", alpha=0.2, lw=0, label=label)
     axis.axvline(0, color="tab:red", linewidth=0.6)
-    axis.set_title(panel.caption, fontsize=8, parse_math=False)
+    axis.set_title(panel.caption, fontsize=8)
     axis.grid(alpha=0.3)

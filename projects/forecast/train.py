@@ -130,8 +130,9 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner: 
         where = f"{results[config.model]['mse']:.4f} and {results[SEASONAL_NAIVE]['mse']:.4f}"
         raise RunError("the smoke run is not better than seasonal-naive", where, "see its metrics")
     write_json(run.path / "test.json", results)
-    plots.curves(run.path, ["loss", "mse"])
-    plot_results(run.path / "plots", data, learner.averaged, accelerator, scores, results)
+    with plots.optional():
+        plots.curves(run.path, ["loss", "mse"])
+        plot_results(run.path / "plots", data, learner.averaged, accelerator, scores, results)
     numbers = {**summarize(results, config), "num_test_windows": len(data.test), "best_val_mse": loop.best}
     run.summarize({**numbers, **loop.numbers()})
     run.report({**report_lines(results, config), "all scores": f"{run.path}/test.json"})

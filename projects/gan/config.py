@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
 TASK = "image generation"
@@ -132,7 +132,7 @@ class ClassifierFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export and inference need of a run beyond its settings.
 
     model: the architecture. classes: of the data, empty where it has none. conditional: whether an image of a given
@@ -147,10 +147,8 @@ class Facts:
     image_size: int
     latent: int
     augment: tuple[str, ...]
-    num_train: int
     num_held_out: int
     classifier: ClassifierFacts
-    data_sha256: str
 
     @property
     def labels(self) -> tuple[str, ...]:

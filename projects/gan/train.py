@@ -16,10 +16,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from core import distributed
 from core.accelerator import Accelerator
 from core.errors import RunError
 from core.evaluation import count_weights
+from core.plots import optional
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
@@ -101,8 +101,8 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate, evaluator, generator, run),
         monitor=Monitor("frechet", larger_is_better=False),
+        smoke_loss_ratio=None,  # two losses against each other need not fall; the distance has to, see finish
     )
-    distributed.stop()
     if run.world.is_main:
         finish(run, loop, evaluator, generator, inception, smoke=command.smoke)
 
@@ -164,7 +164,8 @@ def finish(
         real = pixels_of(evaluator.data.held_out)[evaluator.held_out_rows[:num]].cpu()
         numbers.update(fid_kid(inception, real, evaluation.pixels, accelerator.device))
     generated = partial(generate, generator.averaged, accelerator=accelerator)
-    plot_all(run, generated, evaluation.pixels, neighbors, numbers["frechet_real"])
+    with optional():
+        plot_all(run, generated, evaluation.pixels, neighbors, numbers["frechet_real"])
     run.summarize(
         {
             **numbers,

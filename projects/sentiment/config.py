@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 from core.program import Int8ExportOptions
 
@@ -92,18 +92,15 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export needs of a run beyond its settings.
 
     model: the network in words. num_words: entries of the tokenizer. data_sha256: of all texts and labels before
     splitting. tokenizer_sha256: of the run's tokenizer.json.
     """
 
-    model: str
     classes: tuple[str, ...]
     num_words: int
-    num_train: int
-    data_sha256: str
     tokenizer_sha256: str
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
 TASK = "style transfer"
@@ -122,7 +122,7 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What export and inference need of a run beyond its settings.
 
     model: the network's name. features: what the losses compared; features_sha256: of its weights. styles: names, in
@@ -130,14 +130,11 @@ class Facts:
     photographs, before splitting.
     """
 
-    model: str
     features: str
     features_sha256: str
     styles: tuple[str, ...]
     style_sha256: tuple[str, ...]
-    num_train: int
     num_held_out: int
-    data_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

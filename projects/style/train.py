@@ -18,13 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from core import distributed
 from core.accelerator import Accelerator
 from core.errors import printable
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner
 from core.optim import Combined, warmup_cosine
-from core.plots import curves
+from core.plots import curves, optional
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
@@ -38,7 +37,6 @@ from projects.style.loss import Perceptual
 from projects.style.model import Layer, OptimizedImage, StyleNet, one_hot
 from projects.style.optimization_baseline import NUM_STEPS, compare_with_optimization
 
-_SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
 _EVALUATION_BATCH = 4
 
 
@@ -78,10 +76,7 @@ def train(command: TrainCommand[Config]) -> None:
         evaluate=partial(evaluate_and_show, run, data.held_out, learner, perceptual),
         monitor=Monitor("loss", larger_is_better=False),
     )
-    distributed.stop()
     if run.world.is_main:
-        if command.smoke:
-            loop.check_learned(_SMOKE_LOSS_RATIO)
         finish(run, loop, data, learner, perceptual)
 
 
@@ -169,12 +164,13 @@ def finish(
     learner.load_best(run, loop)
     config, network, accelerator = run.config, learner.averaged, learner.accelerator
     numbers = evaluate(data.held_out, network, perceptual, accelerator)
-    curves(run.path, ["loss", "content", "style", "tv"])
-    plots.save_progress(run.path)
     if isinstance(network, OptimizedImage):
         save_image(to_pixels(network.pixels), run.path / "result.png")
     title = f"losses of {run.facts.features}"
-    plots.save_held_out(run.path, data.held_out, data.styles, network, accelerator, title=title)
+    with optional():
+        curves(run.path, ["loss", "content", "style", "tv"])
+        plots.save_progress(run.path)
+        plots.save_held_out(run.path, data.held_out, data.styles, network, accelerator, title=title)
     compared: dict[str, float] = {}
     if config.compare:
         photographs = data.held_out[: config.compare]

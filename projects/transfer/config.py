@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from core.config import RunConfig, option
+from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 from core.program import Int8ExportOptions
 
@@ -162,7 +162,7 @@ class Config(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(RunFacts):
     """What a resumed run, an export and a further fine-tuning need beyond the settings.
 
     model: the backbone's architecture, timm:NAME, torchvision:NAME, small, or run:NAME for one whose file stands in the
@@ -173,7 +173,6 @@ class Facts:
     the images before they are split.
     """
 
-    model: str
     num_source_classes: int
     source_image_size: int
     weights: str
@@ -183,10 +182,8 @@ class Facts:
     side: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    num_train: int
     num_val: int
     num_skipped: int
-    data_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ def _textured(rng: _Rng, x: _Array, y: _Array, color: _Array) -> _Array:
 
 
 def _blob(rng: _Rng, x: _Array, y: _Array, num: int, size: int) -> _Array:
-    """A small soft ellipse near the border, which has to be distinguished from the shape: cover [num, size, size, 1]."""
+    """A small soft ellipse near the border, to be distinguished from the shape: cover [num, size, size, 1]."""
     turn, far = rng.uniform(0, 2 * np.pi, (num, 1, 1)), rng.uniform(0.7, 1.1, (num, 1, 1))
     u, v = x - far * np.cos(turn), y - far * np.sin(turn)
     distance = np.hypot(u / rng.uniform(0.08, 0.3, (num, 1, 1)), v / rng.uniform(0.08, 0.3, (num, 1, 1)))

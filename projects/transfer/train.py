@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from core import distributed
 from core.accelerator import Accelerator
 from core.data import Loader
 from core.distributed import World
@@ -27,6 +26,7 @@ from core.errors import UserError
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner, Schedule
 from core.optim import warmup_cosine
+from core.plots import optional
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
@@ -39,7 +39,6 @@ from projects.transfer.model import Classifier, num_frozen_at, parameter_groups
 from projects.transfer.plots import plot_run
 from projects.transfer.setup import Setup
 
-SMOKE_LOSS_RATIO = 0.8  # a smoke run has to bring the loss below this share of its first value
 SKIPPED_NAME = "skipped.txt"
 
 
@@ -112,10 +111,7 @@ def train(command: TrainCommand[Config]) -> None:
         ),
         monitor=Monitor("loss", larger_is_better=False),  # a few validation images tell losses apart, not accuracies
     )
-    distributed.stop()
     if run.world.is_main:
-        if command.smoke:
-            loop.check_learned(SMOKE_LOSS_RATIO)
         finish(run, loop, setup, learner)
 
 
@@ -222,7 +218,8 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, setup: Setup, learner
     probabilities, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     right = (probabilities.argmax(1) == labels).double()
     balanced = float((right * class_weights(data.test.labels, len(data.classes))[labels]).mean())
-    plot_run(run, data, network, preprocessing, accelerator, probabilities.numpy())
+    with optional():
+        plot_run(run, data, network, preprocessing, accelerator, probabilities.numpy())
     adapted: dict[str, float] = {}
     if setup.target is not None:
         assert loop.best_step is not None

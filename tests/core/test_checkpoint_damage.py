@@ -49,6 +49,11 @@ def foreign_name(folder: Path) -> None:
     (folder / MANIFEST).write_bytes(sealed({key: value for key, value in body.items() if key != "sha256"}))
 
 
+def other_step(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("step-00000001"), folder)
+
+
 def manifest_folder(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).mkdir()
@@ -83,7 +88,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest is a folder": (manifest_folder, MANIFEST),
     "extra file": (lambda f: (f / "extra").write_text("x"), "extra is not listed"),
     "missing file": (lambda f: (f / "model.safetensors").rename(f.parent / "away"), r"model\.safetensors is missing"),
-    "other step": (lambda f: (shutil.rmtree(f), shutil.copytree(f.with_name("step-00000001"), f)), "it is step 1"),
+    "other step": (other_step, "it is step 1"),
     "a name outside": (foreign_name, r"\.\./\.\./x"),
     "newer format": (resealed(format=3), "format 3"),
     "files is a list": (resealed(files=["state.json", "model.safetensors"]), MANIFEST),

@@ -134,6 +134,10 @@ def test_a_sample_that_cannot_be_loaded_is_named(workers: int) -> None:
         list(StreamLoader(Numbers(fault="raises"), Order(23, 4, training=False), workers=workers).batches(0))
 
 
+def load_all(loader: StreamLoader) -> None:
+    list(loader.batches(0))
+
+
 def last_words(loader: StreamLoader) -> tuple[int, str]:
     """Exit code and standard error of a forked program that loads everything; a dying worker signals its parent."""
     reader, writer = os.pipe()
@@ -142,7 +146,7 @@ def last_words(loader: StreamLoader) -> tuple[int, str]:
         os.dup2(writer, 2)
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), write_through=True)
         try:
-            run_command(lambda: list(loader.batches(0)) and None)
+            run_command(lambda: load_all(loader))
         except SystemExit as left:
             os._exit(int(left.code or 0))
         finally:

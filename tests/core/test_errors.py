@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_with_wrong_input_other_ranks_leave_rank_0_time_to_speak(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(errors.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     monkeypatch.setenv("RANK", "1")
     assert outcome(UserError("wrong", "here", "look"), capsys) == (2, "error: [rank 1] wrong: here; look\n")
     assert waited == [errors.SECONDS_FOR_RANK_0]

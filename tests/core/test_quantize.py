@@ -51,7 +51,8 @@ def product(inputs: NDArray[np.uint8], weights: NDArray[np.int8], *, cut: bool) 
     """inputs @ weights as AVX2's vpmaddubsw and vpaddd compute it: products in pairs, whose sum is cut at 16 bits."""
     products = inputs[:, :, None].astype(np.int64) * weights[None].astype(np.int64)
     pairs = products.reshape(len(inputs), NUM_INPUTS // 2, 2, NUM_CLASSES).sum(2)
-    return (np.clip(pairs, -(2**15), 2**15 - 1) if cut else pairs).sum(1)
+    sums: NDArray[np.int64] = (np.clip(pairs, -(2**15), 2**15 - 1) if cut else pairs).sum(1)
+    return sums
 
 
 @pytest.mark.parametrize("quantize", [static, quantize_dynamic])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from core import checkpoint, trainer
+from core import checkpoint, trainer, training_state
 from core.run import read_run
 from tests import forked, toy
 
@@ -76,7 +76,7 @@ def killed_before_save(number: int) -> forked.Main:
     """The toy's training, killed before it writes its checkpoint of a number, counted from 1."""
 
     def main(argv: list[str]) -> None:
-        whole, count = trainer.save, 0
+        whole, count = training_state.save, 0
 
         def save(*arguments: Any) -> None:
             nonlocal count
@@ -85,7 +85,7 @@ def killed_before_save(number: int) -> forked.Main:
                 os.kill(os.getpid(), signal.SIGKILL)
             whole(*arguments)
 
-        trainer.save = save  # type: ignore[attr-defined]
+        setattr(trainer, "save", save)  # noqa: B010
         toy.main(argv)
 
     return main
@@ -153,7 +153,7 @@ def test_a_broken_newest_checkpoint_is_set_aside_at_the_first_start(kind: str, t
 
 def test_where_the_best_checkpoint_is_lost_the_best_of_the_others_takes_its_place(tmp_path: Path) -> None:
     def main(argv: list[str]) -> None:
-        toy.Monitor = lambda name, **_: trainer.Monitor(name, True)  # type: ignore[assignment]  # the first is the best
+        setattr(toy, "Monitor", lambda name, **_: trainer.Monitor(name, True))  # noqa: B010  # the first is the best
         toy.main(argv)
 
     run_dir = tmp_path / "run"

@@ -14,6 +14,7 @@ import pytest
 
 from core import checkpoint
 from core.errors import note_saved, run_command
+from core.run import RunFolder
 from tests import forked, toy
 
 LONG = ["--epochs", 100_000, "--log-every", 1]
@@ -111,7 +112,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_the_run_goes_on_as_if_it_had_not_
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_after_training_says_what_is_saved(number: int, code: int, tmp_path: Path) -> None:
     def main(argv: list[str]) -> None:
-        toy.RunFolder.summarize = lambda *_: signal.raise_signal(number)  # type: ignore[method-assign, assignment]
+        setattr(RunFolder, "summarize", lambda *_: signal.raise_signal(number))  # noqa: B010
         toy.main(argv)
 
     got, text = last_words(main, ["--run-dir", tmp_path / "run", "--epochs", 1])

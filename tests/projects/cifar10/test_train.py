@@ -40,6 +40,7 @@ def main(*argv: object) -> None:
         (["--data", "cifar10", "--image-size", "31"], "--image-size 31"),
         (["--batch-size", "200"], "--batch-size 200"),
         (["--model", "timm:no_such_model"], "timm:no_such_model"),
+        (["--model", "timm:vit_tiny_patch16_224"], "give --image-size 224"),
     ],
     ids=str,
 )

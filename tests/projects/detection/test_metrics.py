@@ -7,6 +7,7 @@ import pytest
 
 from projects.detection.annotations import UNKNOWN_LABEL, AnnotatedImage, annotated_image
 from projects.detection.metrics import IOU_50, Predictions, evaluate
+from projects.detection.plots import save_boxes, save_precision_recall
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 
@@ -88,3 +89,12 @@ def test_an_ignored_object_of_unknown_class_is_ignored_for_every_class() -> None
     truths = [truth((BOX, 0, False), (BOX, 1, False), (elsewhere, UNKNOWN_LABEL, True))]
     predictions = predicted((BOX, 0.5, 0), (BOX, 0.5, 1), (elsewhere, 0.9, 0), (elsewhere, 0.9, 1))
     assert evaluate(truths, [predictions], 2).average() == pytest.approx(1)
+
+
+def test_class_names_of_any_characters_are_drawn(tmp_path: Path) -> None:
+    scores = evaluate([truth((BOX, 0, False), (BOX, 1, False))], [predicted((BOX, 0.9, 0))], 2)
+    save_precision_recall(scores, ["$x_", "_\u00e9"], tmp_path / "curve.png")
+    image, predictions = truth((BOX, 0, False), (BOX, UNKNOWN_LABEL, True)), predicted((BOX, 0.9, 1))
+    pixels = np.zeros((100, 100, 3), np.uint8)
+    save_boxes([(pixels, image, predictions)], ["$x_", "a\x1b\nb"], 0.3, tmp_path / "boxes.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"curve.png", "boxes.png"}
