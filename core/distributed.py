@@ -22,9 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from core.errors import UserError
 
-_COLLECTIVE_TIMEOUT_SECONDS = (
-    120  # a rank that hangs ends the training after this long, and torchrun some 60 seconds later
-)
+_COLLECTIVE_TIMEOUT_SECONDS = 120  # a rank that hangs ends the others after this long, torchrun a minute later
 
 
 @dataclass(frozen=True)

@@ -229,7 +229,8 @@ def test_leaving_an_epoch_early_leaves_no_worker_behind() -> None:
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_loading_leaves_the_global_generators_alone(workers: str) -> None:
-    before = torch.get_rng_state(), np.random.get_state()[2]
+    numpy_state: Any = np.random.get_state
+    before = torch.get_rng_state(), numpy_state()[2]
     list(make(workers).batches(0))
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[2] == before[1]
+    assert numpy_state()[2] == before[1]

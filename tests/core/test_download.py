@@ -42,7 +42,8 @@ class Mirror(BaseHTTPRequestHandler):
                     time.sleep(0.05)
         elif kind == "elsewhere":
             self.send_response(302)
-            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/good")
+            port = self.headers["Host"].rpartition(":")[2]
+            self.send_header("Location", f"http://localhost:{port}/good")
             self.end_headers()
         else:
             bodies = {"changed": CONTENT[:-1] + b"x", "truncated": CONTENT[:-9], "oversized": CONTENT * 2}
