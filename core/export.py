@@ -118,6 +118,10 @@ def save_graph(spec: ExportSpec, path: Path) -> None:
             raise RunError("the network cannot be exported", str(cause).splitlines()[0], "see --debug") from error
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # every node carries a stack trace with local paths
+    for node in program.model.graph:
+        if node.op_type == "LSTM":  # torch 2.11 writes down a dimension too many
+            for value in node.outputs:
+                value.shape = None
     for output, shape in zip(program.model.graph.outputs, spec.output_shapes, strict=True):
         output.shape = Shape(shape)
     program.save(str(path), external_data=False)

@@ -15,7 +15,7 @@ _NUM_OPERATIONS_SHOWN = 20
 
 
 class StepProfiler:
-    """Records _ACTIVE_STEPS steps after a few that settle; leaves `profile/` in the run folder. Free when off."""
+    """Records some steps after a few that settle; leaves `profile/` in the run folder. Free when off."""
 
     def __init__(self, run_path: Path, accelerator: Accelerator, *, enabled: bool) -> None:
         self.folder, self.accelerator = run_path / "profile", accelerator
@@ -28,6 +28,7 @@ class StepProfiler:
                 activities=activities,
                 schedule=schedule(wait=_WAIT_STEPS, warmup=_WARMUP_STEPS, active=_ACTIVE_STEPS, repeat=1),
                 on_trace_ready=self._write,
+                acc_events=True,  # of one cycle; without it some releases warn
             )
 
     def __enter__(self) -> Self:

@@ -159,7 +159,9 @@ class Seq2Seq(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → [N, horizon, columns, levels]."""
         encoded, state = self.encoder(inputs)
-        decoded, _ = self.decoder(self.steps.expand(inputs.shape[0], -1, -1), state)
+        # In torch 2.11's exporter both parts of an LSTM's state have a dimension too many.
+        hidden, cell = (part.reshape(1, -1, self.steps.shape[1]) for part in state)
+        decoded, _ = self.decoder(self.steps.expand(inputs.shape[0], -1, -1), (hidden, cell))
         weights = (self.score(decoded) @ encoded.transpose(1, 2)).softmax(-1)  # [N, horizon, lookback]
         mixed = torch.tanh(self.mix(torch.cat([decoded, weights @ encoded], dim=-1)))
         forecast: Tensor = self.head(self.dropout(mixed))
