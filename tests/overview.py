@@ -1,7 +1,7 @@
-"""The image at the top of the README: python -m tests.overview [RUNS] makes it from a smoke run of each project.
+"""The image at the top of the README: python -m tests.overview [RUNS] makes it from a short run of each project.
 
 RUNS is a folder for the runs, or one that holds them already; without it they are made in a temporary folder, which
-takes about four minutes on two cores.
+takes about six minutes on two cores.
 """
 
 import subprocess
@@ -13,12 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "projects" / "overview.jpg"
-# Project, the plot of its run that shows what it makes, the caption, extra flags of its run.
+# Project, the plot of its run that shows what it makes, the caption, flags of its run (--smoke where there are none).
 SHOWN = (
     ("cifar10", "mistakes", "cifar10: classes of images, here the worst mistakes", ""),
     ("transfer", "gradcam", "transfer: where the fine-tuned network looked", ""),
     ("detection", "boxes", "detection: true and detected boxes", ""),
-    ("gan", "samples", "gan: generated images", "--epochs 12"),
+    (
+        "gan",
+        "samples",
+        "gan: generated digits",
+        "--data digits --width 32 --augment translation --epochs 16 --epoch-steps 500",
+    ),
     ("style", "held_out", "style: photographs painted in given styles", ""),
     ("forecast", "forecasts", "forecast: series with intervals", ""),
     ("sentiment", "confusion", "sentiment: labels of texts", ""),
@@ -34,7 +39,7 @@ def main() -> None:
         for project, plot, caption, flags in SHOWN:
             run_dir = runs / project
             if not (run_dir / "summary.json").exists():
-                program = [sys.executable, "-m", f"projects.{project}.train", "--smoke", *flags.split()]
+                program = [sys.executable, "-m", f"projects.{project}.train", *(flags or "--smoke").split()]
                 subprocess.run([*program, "--run-dir", str(run_dir)], check=True, cwd=ROOT)
             tiles.append(tile(run_dir / "plots" / f"{plot}.png", caption))
     rows = -(-len(tiles) // COLUMNS)
