@@ -31,7 +31,7 @@ def gram_matrix(features: Tensor) -> Tensor:
     if features.shape[1:].numel() == 0:
         raise ValueError(f"features: {list(features.shape)}; C, H and W must be 1 or more")
     kind = features.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):  # a sum over all positions is too inexact in half precision
             return gram_matrix(features)
     result: Tensor = _GramMatrix.apply(features.flatten(2))

@@ -114,7 +114,9 @@ def _in_months(times: Times, month_day: int = 0) -> _Fit | None:
     """
     month, day = times.astype("datetime64[M]"), times.astype("datetime64[D]")
     numbers = (day - month.astype("datetime64[D]")).astype(np.int64) + 1
-    lengths = ((month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")).astype(np.int64)
+    lengths = ((month + np.timedelta64(1, "M")).astype("datetime64[D]") - month.astype("datetime64[D]")).astype(
+        np.int64
+    )
     month_day = month_day if month_day >= numbers.max() else int(numbers.max())
     clock, apart = times - day, np.diff(month).astype(np.int64)
     if (clock != clock[0]).any() or (numbers != np.minimum(month_day, lengths)).any() or (apart <= 0).any():

@@ -5,6 +5,7 @@ with its zone, or whole seconds or milliseconds since 1970.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,8 +63,11 @@ def check_time_format(time_format: str | None) -> None:
     """Raises UserError for a --time-format that cannot be read with, or does not name a day."""
     if time_format is None or time_format in EPOCH_UNITS:
         return
+    plain = time_format.replace("%Z", "UTC")
     try:
-        again = datetime.strptime(_PROBE.strftime(time_format.replace("%Z", "UTC")), time_format.replace("%Z", "UTC"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused below
+            again = datetime.strptime(_PROBE.strftime(plain), plain)
     except (ValueError, re.error, OverflowError) as error:
         todo = "give s, ms, or a format such as %d.%m.%Y %H:%M"
         raise UserError("not a format of times", f"--time-format {time_format} ({error})", todo) from error
