@@ -52,9 +52,6 @@ def run_command(main: Callable[[], None], *, outlives_output: bool = False) -> N
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII alone shows other letters as escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may not have the letters of a name
     if outlives_output:
         sys.stdout, sys.stderr = _LastingStream(sys.stdout), _LastingStream(sys.stderr)
     try:

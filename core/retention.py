@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from core.checkpoint import REPLACED, Broken, folders, put_back, verify
+from core.checkpoint import REPLACED, Broken, folder_of, folders, put_back, verify
 from core.errors import RunError, printable
 from core.files import TEMPORARY
 
@@ -20,7 +20,7 @@ def rotate(run_dir: Path, keep: int, protected: Collection[int]) -> None:
 
     Raises RunError, with nothing deleted, where the disk holds something else than was written.
     """
-    names = {f"step-{step:08d}" for step in protected}
+    names = {folder_of(run_dir, step).name for step in protected}
     *_, newest = present = folders(run_dir)
     superfluous = [folder for folder in present[:-keep] if folder.name not in names]
     if superfluous:
