@@ -1,10 +1,8 @@
 """Batches are a function of (seed, epoch, number), whoever loads them; a worker that fails is named, not waited for."""
 
-import io
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +15,8 @@ import torch
 
 from core.data import BatchLoader, Loader, Order, StreamLoader
 from core.distributed import World
-from core.errors import RunError, UserError, run_command
+from core.errors import RunError, UserError
+from tests import forked
 
 
 class Numbers:
@@ -138,30 +137,11 @@ def load_all(loader: StreamLoader) -> None:
     list(loader.batches(0))
 
 
-def last_words(loader: StreamLoader) -> tuple[int, str]:
-    """Exit code and standard error of a forked program that loads everything; a dying worker signals its parent."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 2)
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), write_through=True)
-        try:
-            run_command(lambda: load_all(loader))
-        except SystemExit as left:
-            os._exit(int(left.code or 0))
-        finally:
-            os._exit(99)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as file:
-        text = file.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
-
-
 @pytest.mark.parametrize("at", [0, 13, 22])
 def test_a_worker_that_is_killed_is_named(at: int) -> None:
     loader = StreamLoader(Numbers(fault="dies", at=at), Order(23, 4, training=False), workers=1, timeout_seconds=9)
     for _ in range(6):  # there is more than one way to notice, and chance decides
-        code, text = last_words(loader)
+        code, text = forked.last_words(lambda: load_all(loader))
         assert text.startswith("error: a data worker died: ")
         assert (code, text.count("\n")) == (1, 1)
 

@@ -1,6 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP save at the exact step and leave with 130, 143 and 129, and say what is saved."""
 
-import io
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from core import checkpoint
-from core.errors import note_saved, run_command
+from core.errors import run_command
 from core.run import RunFolder
 from tests import forked, toy
 
@@ -61,22 +60,7 @@ def test_the_whole_process_group_interrupted_as_by_the_keyboard(tmp_path: Path) 
 
 def last_words(main: forked.Main, argv: list[object]) -> tuple[int, str]:
     """Exit code and standard error of main(argv) in a forked child."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 2)
-        note_saved("nothing was saved")  # as a new process has it
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), write_through=True)
-        try:
-            run_command(lambda: main([str(argument) for argument in argv]))
-        except SystemExit as left:
-            os._exit(int(left.code or 0))
-        finally:
-            os._exit(99)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as file:
-        text = file.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+    return forked.last_words(lambda: main([str(argument) for argument in argv]))
 
 
 def signalled_in(name: str, numbers: Sequence[int], then: Callable[[], object] = lambda: None) -> forked.Main:
