@@ -14,8 +14,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,28 +139,36 @@ def folders(run_dir: Path) -> list[Path]:
     return sorted(p for p in (run_dir / "checkpoints").glob("step-*") if p.is_dir())
 
 
-def good_ones(run_dir: Path) -> Iterator[Path]:
-    """The checkpoints that can be read, the newest first; a line on stderr for each broken one passed over.
+def load_newest(
+    run_dir: Path, *, project: str | None = None, only: Iterable[str] | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that can be read, and its state as load gives it; a line on stderr for each passed over.
 
-    Raises UserError at the end, so that asking for one more than there are does.
+    Raises UserError where there is none.
     """
-    broken, others = [], 0
+    wanted = None if only is None else list(only)
+    broken = []
     for folder in reversed(folders(run_dir)):
         try:
-            load(folder)
+            return folder, load(folder, project=project, only=wanted)
         except Broken as error:
             broken.append(f"{folder.name}: {error}")
             say_broken(folder, str(error))
-            continue
-        others += 1
-        yield folder
-    reason = "; ".join(broken) or ("they do not fit" if others else "it has none")
-    raise UserError("no good checkpoint", f"{run_dir} ({reason})", "start a new run")
+    raise no_good_one(run_dir, broken)
 
 
-def newest_good(run_dir: Path) -> Path:
-    """The newest checkpoint that can be read; a line on stderr for each broken one passed over. UserError for none."""
-    return next(good_ones(run_dir))
+def no_good_one(run_dir: Path, broken: Sequence[str]) -> UserError:
+    """The error of a run without a checkpoint that can be used. broken: what is wrong with those that are there."""
+    return UserError("no good checkpoint", f"{run_dir} ({'; '.join(broken) or 'it has none'})", "start a new run")
+
+
+def good_steps(run_dir: Path) -> list[int]:
+    """The steps of all checkpoints that are just as they were written."""
+    steps = []
+    for folder in folders(run_dir):
+        with suppress(Broken):
+            steps.append(int(verify(folder)["step"]))
+    return steps
 
 
 def say_broken(folder: Path, reason: str) -> None:
@@ -167,18 +176,13 @@ def say_broken(folder: Path, reason: str) -> None:
     print(printable(f"checkpoint {folder} is broken ({reason}); trying the one before it"), file=sys.stderr)
 
 
-def best(run_dir: Path) -> Path:
-    """The checkpoint that was best in validation, unread; the newest good one of a run without validation.
-
-    Raises UserError where the run has no checkpoint.
-    """
+def best_step(run_dir: Path) -> int | None:
+    """The step that was best in validation, as the newest readable manifest has it; None without validation."""
     for folder in reversed(folders(run_dir)):
-        try:
-            best_step = _read_manifest(folder)["best_step"]
-        except Broken:
-            continue
-        return folder_of(run_dir, best_step) if isinstance(best_step, int) else newest_good(run_dir)
-    return newest_good(run_dir)
+        with suppress(Broken):
+            step = _read_manifest(folder)["best_step"]
+            return step if isinstance(step, int) else None
+    return None
 
 
 def put_back(replaced: Path) -> None:

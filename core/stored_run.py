@@ -1,6 +1,6 @@
 """A run on disk, read for what comes after training: its settings, its facts, and a checkpoint's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -12,7 +12,7 @@ from core.config import RunConfig, from_plain, project_of
 from core.errors import UserError
 from core.learner import averaged_weights
 from core.plain import from_plain as facts_from_plain
-from core.run import read_run
+from core.run_record import read_run
 
 C = TypeVar("C", bound=RunConfig)
 F = TypeVar("F")
@@ -46,24 +46,31 @@ def load_run(
     body = read_run(run_dir, project_of(config_class))
     config = from_plain(config_class, body.get("config"), where)
     facts = facts_from_plain(facts_class, body.get("facts"), where)
-    folder = _checkpoint_folder(run_dir, choice)
-    try:
-        state = checkpoint.load(folder, project=config.project, only=[f"{prefix}model", f"{prefix}ema", "loop"])
-        step = int(state["loop"]["step"])
-    except checkpoint.Broken as error:
-        there = ", ".join(str(int(f.name[5:])) for f in checkpoint.folders(run_dir))
-        raise UserError("no such good checkpoint", f"{folder} ({error})", f"steps there: {there}") from error
+    only = [f"{prefix}model", f"{prefix}ema", "loop"]
+    state = _read_checkpoint(run_dir, choice, config.project, only)
+    if not {f"{prefix}model", "loop"} <= set(state):
+        raise UserError("the checkpoint lacks a part", f"{prefix}model or loop in {run_dir}", "train anew")
+    step = int(state["loop"]["step"])
     environment = body.get("environment")
     commit = environment.get("commit") if isinstance(environment, dict) else None
     return StoredRun(run_dir, config, facts, step, state, str(commit or "unknown"))
 
 
-def _checkpoint_folder(run_dir: Path, choice: str) -> Path:
-    """The folder of a checkpoint: best, last, or a step. Raises UserError for another choice."""
+def _read_checkpoint(run_dir: Path, choice: str, project: str, only: Sequence[str]) -> dict[str, Any]:
+    """The parts of a checkpoint: best, last, or a step. Raises UserError where that is none, or not good."""
     if choice == "best":
-        return checkpoint.best(run_dir)
-    if choice == "last":
-        return checkpoint.newest_good(run_dir)
-    if not choice.isascii() or not choice.isdigit() or len(choice) > 18:
+        step = checkpoint.best_step(run_dir)
+    elif choice == "last":
+        step = None
+    elif choice.isascii() and choice.isdigit() and len(choice) <= 18:
+        step = int(choice)
+    else:
         raise UserError("unknown checkpoint", f"--checkpoint {choice}", "give best, last, or a step")
-    return checkpoint.folder_of(run_dir, int(choice))
+    if step is None:
+        return checkpoint.load_newest(run_dir, project=project, only=only)[1]
+    folder = checkpoint.folder_of(run_dir, step)
+    try:
+        return checkpoint.load(folder, project=project, only=only)
+    except checkpoint.Broken as error:
+        good = ", ".join(map(str, checkpoint.good_steps(run_dir))) or "none"
+        raise UserError("no such good checkpoint", f"{folder} ({error})", f"good ones are of steps: {good}") from error

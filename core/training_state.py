@@ -74,7 +74,8 @@ def resume(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Statef
     randomness.seed_all(run.config.seed, run.world.rank)
     if not run.resumed:
         return
-    found = checkpoint.good_ones(run.path) if run.world.is_main and checkpoint.folders(run.path) else iter([None])
+    found = iter(reversed(checkpoint.folders(run.path)) if run.world.is_main else ())
+    broken: list[str] = []
     while (folder := distributed.from_main(next(found, None))) is not None:
         problem = ""
         try:
@@ -82,12 +83,16 @@ def resume(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Statef
         except torch.OutOfMemoryError:
             raise
         except (checkpoint.Broken, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-            problem = f"{type(error).__name__}: {error}"
-        if not distributed.largest(bool(problem), accelerator.device):
+            problem = f"{type(error).__name__}: {error}".removeprefix("Broken: ")
+        problems = [each for each in distributed.gather(problem) if each]
+        if not problems:
             break
+        broken.append(f"{folder.name}: {problems[0]}")
         if run.world.is_main:
-            checkpoint.say_broken(folder, problem)
+            checkpoint.say_broken(folder, problems[0])
     else:
+        if broken:
+            raise checkpoint.no_good_one(run.path, broken)
         run.cut_metrics(0)
         return
     run.cut_metrics(num_lines)

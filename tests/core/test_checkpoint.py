@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core import checkpoint
-from core.checkpoint import MANIFEST, folders, load, newest_good, save
+from core.checkpoint import MANIFEST, folders, load, load_newest, save
 from core.errors import RunError, UserError, run_command
 from core.retention import rotate, sweep
 
@@ -106,7 +106,7 @@ def test_another_projects_checkpoint_is_a_user_error(two: tuple[Path, Path]) -> 
 
 def test_a_run_without_checkpoints_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it has none"):
-        newest_good(tmp_path)
+        load_newest(tmp_path)
 
 
 def test_rotation_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:

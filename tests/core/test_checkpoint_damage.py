@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.checkpoint import MANIFEST, Broken, load, newest_good, save, sealed, verify
+from core.checkpoint import MANIFEST, Broken, load, load_newest, save, sealed, verify
 from core.errors import UserError
 
 
@@ -33,9 +33,9 @@ def test_every_flipped_bit_is_found_and_stepped_over(two: tuple[Path, Path], tmp
         path.write_bytes(changed)
         with pytest.raises(Broken):
             load(newer)
-        assert newest_good(tmp_path) == older
+        assert load_newest(tmp_path)[0] == older
         path.write_bytes(contents[path])
-    assert newest_good(tmp_path) == newer
+    assert load_newest(tmp_path)[0] == newer
 
 
 def drop_manifest(folder: Path) -> None:
@@ -110,7 +110,7 @@ def test_damage_is_named_and_the_one_before_is_used(
     damage(two[1])
     with pytest.raises(Broken, match=message):
         verify(two[1])
-    assert newest_good(tmp_path) == two[0]
+    assert load_newest(tmp_path)[0] == two[0]
     written = capsys.readouterr()
     assert written.out == ""
     assert written.err.count("\n") == 1
@@ -121,4 +121,4 @@ def test_when_all_are_broken_each_is_named(two: tuple[Path, Path], tmp_path: Pat
     drop_manifest(two[0])
     (two[1] / "state.json").unlink()
     with pytest.raises(UserError, match=r"step-00000002: state\.json is missing; step-00000001: MANIFEST"):
-        newest_good(tmp_path)
+        load_newest(tmp_path)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from core import checkpoint, files, retention
-from core.checkpoint import load, newest_good, save, verify
+from core.checkpoint import load, load_newest, save, verify
 from core.errors import RunError
 from core.retention import rotate
 
@@ -60,10 +60,10 @@ def test_a_failing_disk_costs_no_older_checkpoint(
     assert ("free some space" in str(caught.value)) == (code == errno.ENOSPC)
     verify(older)
     monkeypatch.undo()
-    assert load(newest_good(tmp_path))["loop"]["step"] in (1, 2)
+    assert load_newest(tmp_path)[1]["loop"]["step"] in (1, 2)
     assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
     save(tmp_path, 2, state(2), project="any")
-    assert load(newest_good(tmp_path))["loop"]["step"] == 2
+    assert load_newest(tmp_path)[1]["loop"]["step"] == 2
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_disk_that_stores_something_else_costs_nothing(tmp_path: Path, monkeyp
     with pytest.raises(RunError, match="look at the disk"):
         rotate(tmp_path, 1, [])
     monkeypatch.undo()
-    assert newest_good(tmp_path) == older
+    assert load_newest(tmp_path)[0] == older
 
 
 @pytest.mark.parametrize("where", ["a file in the way", "/proc/nothing"])
@@ -100,7 +100,7 @@ try:
     checkpoint.save(disk, 2, state(2, 1_000_000), project="any")
 except RunError as error:
     print(error)
-assert checkpoint.newest_good(disk) == older
+assert checkpoint.load_newest(disk)[0] == older
 assert [p.name for p in (disk / "checkpoints").iterdir()] == [older.name]
 """
 
@@ -142,7 +142,7 @@ def test_a_save_that_is_killed_at_any_instant_leaves_a_good_newest_checkpoint(tm
                 os._exit(1)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGALRM
         left_half += len(list((tmp_path / "checkpoints").glob(".tmp-*"))) > 0
-        newest = newest_good(tmp_path)
+        newest = load_newest(tmp_path)[0]
         assert newest == checkpoint.folders(tmp_path)[-1]
         found = load(newest)
         assert newest.name == f"step-{found['loop']['step']:08d}"
@@ -163,7 +163,7 @@ def test_a_kill_while_the_same_step_is_saved_again_leaves_no_half_checkpoint(
     monkeypatch.setattr(checkpoint, "shutil", SimpleNamespace(rmtree=killed_in_the_middle))
     with contextlib.suppress(KeyboardInterrupt):
         save(tmp_path, 2, state(2), project="any")
-    assert newest_good(tmp_path) == newest
+    assert load_newest(tmp_path)[0] == newest
 
 
 def renames_until(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -185,7 +185,7 @@ def test_a_replacement_that_fails_leaves_the_one_that_was_there(
     renames_until(monkeypatch, OSError(errno.EIO, os.strerror(errno.EIO)))
     with pytest.raises(RunError, match="checkpoint of step 2 not written"):
         save(tmp_path, 2, state(2), project="any")
-    assert newest_good(tmp_path) == newest
+    assert load_newest(tmp_path)[0] == newest
 
 
 def test_a_kill_between_the_renames_of_a_replacement_leaves_the_one_that_was_there(
@@ -198,5 +198,5 @@ def test_a_kill_between_the_renames_of_a_replacement_leaves_the_one_that_was_the
             save(tmp_path, 2, state(2), project="any")
     assert not newest.exists()
     retention.sweep(tmp_path)  # as a resumed run begins
-    assert newest_good(tmp_path) == newest
+    assert load_newest(tmp_path)[0] == newest
     assert not list(tmp_path.glob("checkpoints/.tmp-*"))

@@ -43,7 +43,7 @@ def test_two_ranks_make_one_run_with_one_set_of_lines(whole: Path) -> None:
 
 
 def test_evaluation_over_uneven_shards_is_that_of_one_process(whole: Path) -> None:
-    state = checkpoint.load(checkpoint.newest_good(whole))
+    state = checkpoint.load_newest(whole)[1]
     network = nn.Sequential(
         nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)
     )
@@ -59,7 +59,7 @@ def test_a_killed_rank_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
     done = torchrun(tmp_path, "--run-dir", tmp_path / "run", *settings, launcher=("--max-restarts", 1))
     assert done.returncode == 0, done.stderr[-2000:]
     assert forked.metrics(tmp_path / "run") == forked.metrics(whole)
-    ends = [checkpoint.load(checkpoint.newest_good(run_dir)) for run_dir in (tmp_path / "run", whole)]
+    ends = [checkpoint.load_newest(run_dir)[1] for run_dir in (tmp_path / "run", whole)]
     for part in ("model", "ema"):
         states = [end[part].get("module", end[part]) for end in ends]
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
@@ -72,7 +72,7 @@ def test_when_a_rank_is_lost_all_leave_within_a_minute(kind: str, tmp_path: Path
     done = torchrun(tmp_path, "--run-dir", tmp_path / "run", *settings)
     assert done.returncode != 0
     assert time.monotonic() - began < 60
-    assert checkpoint.newest_good(tmp_path / "run").name == "step-00000011"
+    assert checkpoint.load_newest(tmp_path / "run")[0].name == "step-00000011"
     if kind == "raise":
         assert "error: [rank 1] ValueError: this rank was asked to fail" in done.stderr
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core import checkpoint, trainer, training_state
-from core.run import read_run
+from core.run_record import read_run
 from tests import forked, toy
 
 SETTINGS = {
@@ -44,7 +44,7 @@ def test_stopped_at_every_kind_of_step_and_resumed(settings: list[object], tmp_p
         broken = tmp_path / f"stopped-{stop}"
         arguments = ["--run-dir", broken, *settings]
         assert forked.run(forked.stopping_at(stop, toy), arguments) == 143
-        assert checkpoint.load(checkpoint.newest_good(broken))["loop"]["step"] == stop
+        assert checkpoint.load_newest(broken)[1]["loop"]["step"] == stop
         assert forked.run(toy.main, ["--resume", broken]) == 0
         assert forked.ending(broken) == expected
 
@@ -155,13 +155,13 @@ def test_a_broken_newest_checkpoint_is_set_aside_at_the_first_start(kind: str, t
 def test_where_the_best_checkpoint_is_lost_the_best_of_the_others_takes_its_place(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert forked.run(toy.main, ["--run-dir", run_dir, "--epochs", 2]) == 0
-    best = checkpoint.best(run_dir)
-    assert best == checkpoint.folder_of(run_dir, 11), "the toy's validation loss rises"
-    flip_a_bit(best)
+    assert checkpoint.best_step(run_dir) == 11, "the toy's validation loss rises"
+    flip_a_bit(checkpoint.folder_of(run_dir, 11))
     assert forked.run(toy.main, ["--resume", run_dir, "--epochs", 4]) == 0
-    best = checkpoint.best(run_dir)
-    assert best > checkpoint.folder_of(run_dir, 11)
-    checkpoint.verify(best)
+    best = checkpoint.best_step(run_dir)
+    assert best is not None
+    assert best > 11
+    checkpoint.verify(checkpoint.folder_of(run_dir, best))
 
 
 def test_with_more_epochs_the_first_step_already_has_the_new_schedules_rate(tmp_path: Path) -> None:
@@ -190,5 +190,5 @@ def test_a_structural_setting_is_refused_on_resume_and_nothing_changes(tmp_path:
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:
     assert forked.run(toy.main, ["--run-dir", tmp_path / "run", "--poison-step", 7, "--checkpoint-every", 6]) == 1
-    saved = checkpoint.load(checkpoint.newest_good(tmp_path / "run"))
+    saved = checkpoint.load_newest(tmp_path / "run")[1]
     assert saved["loop"]["step"] == 6

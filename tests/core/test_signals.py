@@ -42,7 +42,7 @@ def test_a_signal_saves_at_the_step_and_leaves(number: int, code: int, workers: 
     os.kill(child, number)
     assert forked.wait(child) == code
     assert time.monotonic() - sent < 10
-    newest = checkpoint.newest_good(run_dir)
+    newest = checkpoint.load_newest(run_dir)[0]
     logged = forked.metrics(run_dir)[-1]["step"]
     assert checkpoint.load(newest)["loop"]["step"] == logged, "the step that was logged last is the one that was saved"
 
@@ -88,7 +88,7 @@ def test_a_signal_in_an_evaluation_ends_it_and_the_run_goes_on_as_if_it_had_not_
     assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", "--epochs", 1]) == 0
     argv = ["--run-dir", tmp_path / "run", "--epochs", 1]
     assert forked.run(signalled_in("evaluate", [number], then=lambda: os._exit(98)), argv) == code
-    assert checkpoint.load(checkpoint.newest_good(tmp_path / "run"))["loop"]["step"] == 11
+    assert checkpoint.load_newest(tmp_path / "run")[1]["loop"]["step"] == 11
     assert forked.run(toy.main, ["--resume", tmp_path / "run"]) == 0
     assert forked.ending(tmp_path / "run") == forked.ending(tmp_path / "whole")
 

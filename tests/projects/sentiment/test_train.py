@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from core.accelerator import Accelerator
-from core.checkpoint import load, newest_good
+from core.checkpoint import load, load_newest
 from core.errors import UserError
 from core.learner import Learner
 from core.program import parse_training
@@ -110,7 +110,7 @@ def test_word_vectors_are_where_training_begins(tmp_path: Path) -> None:
     argv = [*TINY, "--vectors", str(tmp_path / "vectors.txt"), "--lr", "1e-9", "--max-steps", "1"]
     train([*argv, "--ema", "0", "--run-dir", str(tmp_path / "run")])
     entries = json.loads((tmp_path / "run" / "tokenizer.json").read_text())["model"]["vocab"]
-    weights = load(newest_good(tmp_path / "run"))["model"]["members.1.embedding.weight"]
+    weights = load_newest(tmp_path / "run")[1]["model"]["members.1.embedding.weight"]
     torch.testing.assert_close(weights[entries["plot"]], torch.full((8,), 3.5), rtol=0, atol=1e-6)
     assert float(weights[entries["acting"]].abs().max()) < 3
 

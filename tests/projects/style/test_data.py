@@ -194,7 +194,7 @@ def test_a_moved_image_is_recognized_on_resume_and_another_one_is_refused(
 def test_the_features_are_in_no_checkpoint_and_known_by_their_weights(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     train(parse_training(Config, ["--run-dir", str(run_dir), *TINY, "--ema", "0.9", "--max-steps", "1"]))
-    saved = checkpoint.load(checkpoint.newest_good(run_dir))
+    saved = checkpoint.load_newest(run_dir)[1]
     assert set(saved["model"]) == set(saved["ema"]["module"])
     assert not [name for name in saved["model"] if "feature" in name or "colors" in name or "bands" in name]
     assert len(json.loads((run_dir / "run.json").read_text())["facts"]["features_sha256"]) == 64

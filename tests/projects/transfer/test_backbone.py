@@ -18,9 +18,10 @@ from core import checkpoint
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.plain import from_plain
-from projects.transfer.backbone import Source, find_source, keep, kept_source
+from projects.transfer.backbone import Source, keep, kept_source
 from projects.transfer.config import Facts
 from projects.transfer.model import build_network, feature_size, without_head
+from projects.transfer.pretrained import find_source
 from tests import forked
 from tests.projects.transfer.conftest import main, settings
 
@@ -256,7 +257,7 @@ def test_a_run_gives_its_best_weights_and_its_own_constants(source_run: Path) ->
     facts = json.loads((source_run / "run.json").read_text())["facts"]
     assert (source.architecture, source.image_size, source.num_classes) == ("run:fast", 16, 10)
     assert (list(source.mean or ()), list(source.std or ())) == (facts["mean"], facts["std"])
-    saved = checkpoint.load(checkpoint.best(source_run))["ema"]["module"]
+    saved = checkpoint.load(checkpoint.folder_of(source_run, checkpoint.best_step(source_run) or 0))["ema"]["module"]
     assert_all_but_the_head(source, saved, "head")
     assert not source.build().get_parameter("whitening.weight").requires_grad
 
