@@ -116,12 +116,17 @@ def from_plain(config_class: type[C], data: Any, where: object) -> C:
 
 def check(config: RunConfig) -> None:
     """Raises UserError for the first value outside its bounds, or fields that do not fit together."""
-    for option_field in dataclasses.fields(config):
-        value = getattr(config, option_field.name)
+    check_bounds(config)
+    config.check()
+
+
+def check_bounds(options: Any) -> None:
+    """Raises UserError for the first value of a dataclass with options that is outside its bounds."""
+    for option_field in dataclasses.fields(options):
+        value = getattr(options, option_field.name)
         bounds = option_field.metadata.get("bounds", {})
         if isinstance(value, int | float) and not isinstance(value, bool) and not _within(value, bounds):
             raise UserError("value out of range", f"{flag(option_field.name)} {value}", f"give {_in_words(bounds)}")
-    config.check()
 
 
 def changed_for_resume(config: C, given: Mapping[str, Any]) -> C:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import resource
 import subprocess
 import sys
 from importlib import metadata
@@ -42,6 +43,19 @@ def processor() -> str:
     with contextlib.suppress(OSError, StopIteration), open("/proc/cpuinfo", encoding="utf-8") as file:
         name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     return f"{name}, {os.cpu_count()} cores"
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that this process has held, without those that load its data: peak_memory_mb in the machine's
+    memory, and peak_device_memory_mb of what torch holds on a GPU where it is used; in units of a million bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    with contextlib.suppress(OSError, StopIteration), open("/proc/self/status", encoding="utf-8") as file:
+        # Linux gives a program's ru_maxrss the peak of the process that started it as well.
+        peak = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+    memory = {"peak_memory_mb": round(peak / 1e6, 1)}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_reserved() / 1e6, 1)
+    return memory
 
 
 def instruction_set() -> str:

@@ -74,7 +74,7 @@ def read_json(path: Path, what: str, todo: str) -> dict[str, Any]:
     try:
         with open_regular(path, _MAX_JSON_BYTES) as file:
             content = file.read()
-        data = json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
+        data = strict_json(content)
     except OSError as error:
         raise UserError(what, f"{path} ({(error.strerror or 'unreadable').lower()})", todo) from error
     except (ValueError, RecursionError) as error:
@@ -82,6 +82,11 @@ def read_json(path: Path, what: str, todo: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(what, f"{path} (not an object)", todo)
     return data
+
+
+def strict_json(content: bytes) -> Any:
+    """JSON in UTF-8, without duplicate keys, NaN or infinity. Raises ValueError; RecursionError for deep nesting."""
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -38,6 +38,21 @@ def lock_folder(path: Path, *, must_be_empty: bool) -> int:
     return lock
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the folder now; takes nothing and changes nothing."""
+    try:
+        lock = os.open(path / _LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # no training has been here, or it may not be asked
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def refuse_links(path: Path) -> None:
     """Raises UserError for a link in a run folder or in the folders in it: what is written there would go elsewhere."""
     for folder in (path, *(entry for entry in path.iterdir() if entry.is_dir())):

@@ -15,20 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core import checkpoint, distributed, retention
 from core.config import RunConfig
 from core.distributed import World
-from core.environment import environment
+from core.environment import environment, peak_memory
 from core.errors import UserError, note_saved, printable, visible
 from core.event_file import EventFile
 from core.files import read_json, write_atomically, write_json
 from core.folder_lock import lock_folder, readable_errors, refuse_links
 from core.plain import to_plain
 from core.program import TrainCommand
+from core.run_record import FORMAT, is_summed_up, read_run
 
 C = TypeVar("C", bound=RunConfig)
 F = TypeVar("F")
-FORMAT = 2
 TIME_FIELDS = ("seconds", "samples_per_second")  # what two equal runs may differ in
 
 
@@ -86,9 +89,24 @@ class RunFolder(Generic[C, F]):
         if self.world.is_main:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            self._events = self._events or EventFile(self.path / "tensorboard")
+            if self._events is None:
+                self._events = EventFile(self.path / "tensorboard", to_plain(self.config))
             self._events.add(record["step"], {k: v for k, v in record.items() if isinstance(v, float)})
+            self._events.add_images(self.path / "plots")
             self.num_lines += 1
+
+    def log_histograms(self, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Adds histograms of named values to TensorBoard, at the step of the last line."""
+        if self._events is not None:
+            self._events.add_histograms(values)
+
+    def set_monitor(self, name: str, larger_is_better: bool) -> None:
+        """Writes into run.json which number of the evaluations the run is judged by."""
+        if self.world.is_main:
+            monitor = {"name": name, "larger_is_better": larger_is_better}
+            body = read_run(self.path)
+            if body.get("monitor") != monitor:
+                write_json(self.path / "run.json", {**body, "monitor": monitor})
 
     def cut_metrics(self, num_lines: int) -> None:
         """Keeps the first lines of metrics.jsonl and TensorBoard's records of them; what is dropped from metrics.jsonl,
@@ -105,7 +123,7 @@ class RunFolder(Generic[C, F]):
         self.num_lines = len(kept)
         if self._events is not None:
             self._events.close()
-        self._events = EventFile(self.path / "tensorboard", num_kept=len(kept))
+        self._events = EventFile(self.path / "tensorboard", to_plain(self.config), num_kept=len(kept))
 
     def save(self, step: int, state: Mapping[str, Any], best_step: int | None) -> None:
         """Writes a checkpoint and rotates older ones away."""
@@ -121,12 +139,13 @@ class RunFolder(Generic[C, F]):
     def summarize(self, numbers: Mapping[str, Any]) -> None:
         """Writes summary.json, the sign that the run is complete, and releases the folder.
 
-        numbers: results by name; the seconds since the program started are added.
+        numbers: results by name; the seconds since the program started and its peak memory are added.
         """
         if self.world.is_main:
-            seconds = round(time.perf_counter() - self.began, 1)
-            write_json(self.path / "summary.json", {"config": to_plain(self.config), **numbers, "seconds": seconds})
+            cost = {"seconds": round(time.perf_counter() - self.began, 1), **peak_memory()}
+            write_json(self.path / "summary.json", {"config": to_plain(self.config), **numbers, **cost})
             if self._events is not None:
+                self._events.add_images(self.path / "plots")
                 self._events.close()
             os.close(self._lock)
         note_saved(f"the run is complete: {self.path}")
@@ -174,11 +193,8 @@ class RunFolder(Generic[C, F]):
         path = self.path / "summary.json"
         if not path.exists():
             return False
-        done = read_json(path, "not a summary", "delete it; the run is then finished again").get("config")
-        wanted = to_plain(self.config)
-        return isinstance(done, dict) and all(
-            done.get(name) == wanted[name] for name in ("epochs", "max_steps", "patience")
-        )
+        summary = read_json(path, "not a summary", "delete it; the run is then finished again")
+        return is_summed_up(summary, to_plain(self.config))
 
     def _create(self) -> None:
         """Writes run.json into an empty folder."""
@@ -213,16 +229,6 @@ class RunFolder(Generic[C, F]):
             body["history"].append({"time": datetime.now(UTC).isoformat(), "config": config, "environment": now})
             body["config"] = config
             write_json(self.path / "run.json", body)
-
-
-def read_run(path: Path, project: str | None = None) -> dict[str, Any]:
-    """run.json of a run. Raises UserError for a folder that is none, another project's, or a newer format's."""
-    body = read_json(path / "run.json", "not a run folder", "give a folder that a train program made")
-    if body.get("format") != FORMAT:
-        raise UserError("another format of run", f"{path}: {body.get('format')}", f"this version reads format {FORMAT}")
-    if project is not None and body.get("project") != project:
-        raise UserError("a run of another project", path, f"it was made by projects.{body.get('project')}")
-    return body
 
 
 def _launched_before(project: str) -> Path | None:

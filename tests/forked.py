@@ -103,7 +103,11 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 def summary(run_dir: Path) -> dict[str, Any]:
     """summary.json without settings, and without what two equal runs may differ in."""
     numbers = json.loads((run_dir / "summary.json").read_text("utf-8"))
-    return {name: value for name, value in numbers.items() if name != "config" and "seconds" not in name}
+    return {
+        name: value
+        for name, value in numbers.items()
+        if name != "config" and not name.endswith(("seconds", "memory_mb"))
+    }
 
 
 def assert_killed_runs_end_alike(

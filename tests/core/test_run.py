@@ -16,7 +16,8 @@ from core.distributed import World
 from core.errors import UserError
 from core.plain import to_plain
 from core.program import TrainCommand
-from core.run import RunFolder, read_run
+from core.run import RunFolder
+from core.run_record import read_run
 
 Run = RunFolder[RunConfig, "Facts"]
 
