@@ -20,7 +20,7 @@ from torch.profiler import record_function
 from core import distributed
 from core.config import Device, Precision, RunConfig
 from core.devices import choose_device, choose_precision, moved, set_up_backend
-from core.nonfinite import NonFinite, nonfinite_error
+from core.nonfinite import gate_error, nonfinite_error, overflow_error
 from core.optim import Ema
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Accelerator:
         self.skipped_in_a_row = 0
         self.profiling = False
         self._compile = compile
+        self._norms: dict[int, Tensor] = {}
         self._window_size, self._window_ends = 1, True
         self._parallel: list[DistributedDataParallel] = []
         self._modules: list[nn.Module] = []
@@ -158,14 +159,15 @@ class Accelerator:
                 for parameter in group["params"]:
                     parameter.grad = None
 
+    def take_gradient_norms(self) -> dict[int, Tensor]:
+        """The L2 norm of the whole gradient, before clipping, of each update since the last call, by id(optimizer)."""
+        norms, self._norms = self._norms, {}
+        return norms
+
     def check(self) -> None:
         """Raises NonFinite for a bad number that a GPU has kept to itself so far. Call it before saving."""
         if self._gate is not None and self._gate_step is not None and float(self._gate):
-            raise NonFinite(
-                "training is not finite any more",
-                f"the gradient became NaN or infinite {int(self._gate_step)} updates before now",
-                "try a lower --lr, --clip-norm 1, or --precision fp32",
-            )
+            raise gate_error(int(self._gate_step))
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs: the loss scale and the counts of skipped steps."""
@@ -196,6 +198,7 @@ class Accelerator:
         norm = math.hypot(*norms)
         if not math.isfinite(norm + value):
             raise nonfinite_error(loss, optimizer, self._modules)
+        self._norms[id(optimizer)] = torch.tensor(norm)
         if self.clip_norm is not None and norm > self.clip_norm:
             torch._foreach_mul_(gradients, self.clip_norm / (norm + 1e-6))
         optimizer.step()
@@ -206,6 +209,7 @@ class Accelerator:
         assert self._gate is not None
         assert self._gate_step is not None
         norm = self._clip(gradients) + loss.detach() * 0  # NaN for infinity too
+        self._norms[id(optimizer)] = norm
         self._gate.logical_or_(~torch.isfinite(norm))
         self._gate_step += self._gate.to(torch.int64)
         optimizer.found_inf = self._gate
@@ -222,8 +226,7 @@ class Accelerator:
         """Unscales, clips and steps in fp16; an overflow skips the update and halves the loss scale."""
         assert self._scaler is not None
         self._scaler.unscale_(optimizer)
-        if self.clip_norm is not None:
-            self._clip(_gradients(optimizer))
+        norm = self._clip(_gradients(optimizer))
         scale = self._scaler.get_scale()
         self._scaler.step(optimizer)
         self._scaler.update()
@@ -231,11 +234,10 @@ class Accelerator:
         self.skipped += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise NonFinite(
-                f"{MAX_SKIPPED_IN_A_ROW} fp16 steps in a row overflowed",
-                f"loss scale {self._scaler.get_scale():g}, learning rate {optimizer.param_groups[0]['lr']:g}",
-                "try --precision bf16 or fp32, or a lower --lr",
-            )
+            rate = float(optimizer.param_groups[0]["lr"])
+            raise overflow_error(MAX_SKIPPED_IN_A_ROW, self._scaler.get_scale(), rate)
+        if not skipped:
+            self._norms[id(optimizer)] = norm
         return not skipped
 
     def _profiled(self, name: str) -> AbstractContextManager[Any]:

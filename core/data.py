@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from core import randomness
 from core.distributed import World
 from core.errors import RunError, UserError
+from core.seeds import sample_generator
 from core.worker_watch import WorkerWatch
 
 B = TypeVar("B")
@@ -173,8 +174,9 @@ class StreamLoader:
                         raise RunError("a data worker failed", where, "look at this sample, or leave it out")
                     yield batch
             finally:
-                if self.workers:  # a dead worker's signal, still on its way, must not strike somewhere else
-                    with suppress(RuntimeError):
+                if self.workers:
+                    watch.kill()  # where the epoch was left early: torch would wait seconds for each that is stopped
+                    with suppress(RuntimeError):  # a dead worker's signal must not strike somewhere else
                         iterator._shutdown_workers()
 
     def _named(self, error: Exception, watch: WorkerWatch) -> Exception:
@@ -212,7 +214,7 @@ class _Samples(Dataset[Any]):
         self.source, self.seed, self.epoch = source, seed, epoch
 
     def __getitem__(self, index: int) -> Any:
-        random = randomness.sample_generator(self.seed, self.epoch, index, "sample")
+        random = sample_generator(self.seed, self.epoch, index, "sample")
         try:
             return self.source.load(index, random)
         except Exception as error:  # whatever a decoder raises becomes one line that names the sample

@@ -6,14 +6,12 @@ pass and returns named numbers. The loop never looks into a batch or a loss.
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from core import distributed, randomness
+from core import distributed
 from core.accelerator import Accelerator
 from core.config import RunConfig
 from core.data import Loader
@@ -23,7 +21,14 @@ from core.profiling import StepProfiler
 from core.progress import ProgressBar
 from core.run import RunFolder
 from core.signals import Interrupted, Signals
-from core.training_state import LoopState, Stateful, modules_of, resume, save
+from core.training_log import (
+    gradient_norms,
+    log_evaluation,
+    log_training,
+    loss_so_far,
+    weights_for_histograms,
+)
+from core.training_state import LoopState, Stateful, modules_of, ranks_states, resume, save
 
 B = TypeVar("B")
 TrainStep = Callable[[B], Mapping[str, Tensor]]
@@ -59,6 +64,8 @@ def fit(
     fall below, if any. The ranks part at the end. Raises Stopped after saving when a signal came, NonFinite, RunError.
     """
     config, loop = run.config, LoopState()
+    if monitor is not None:
+        run.set_monitor(monitor.name, monitor.larger_is_better)
     resume(run, loop, state, accelerator)
     last_step = total_steps(config, loader)
     samples = config.batch_size * config.accumulate
@@ -74,26 +81,29 @@ def fit(
             while loop.batch < len(loader) and loop.step < last_step:
                 size = min(config.accumulate, len(loader) - loop.batch)
                 for index in range(size):
-                    with profiler.phase("data"):
+                    with profiler.phase("data"), _saving_at_once(index == 0, signals, run, loop, state, accelerator):
                         batch = accelerator.to_device(next(batches))
                     with accelerator.micro_batch(index, size), profiler.phase("train step"):
                         loop.add(train_step(batch))
                 loop.step, loop.batch = loop.step + 1, loop.batch + size
+                loop.add(gradient_norms(state, accelerator))
                 profiler.step()
                 if progress.is_due():
-                    progress.show(loop.epoch, loop.step, _loss_so_far(loop))
+                    progress.show(loop.epoch, loop.step, loss_so_far(loop))
                 if loop.step % config.log_every == 0:
-                    _log_training(run, loop, state, accelerator, progress)
+                    log_training(run, loop, state, accelerator, progress)
                 if stop := distributed.largest(signals.received, accelerator.device):
                     save(run, loop, state, accelerator)
                     raise _stopped(stop, run, loop)
                 if config.checkpoint_every and loop.step % config.checkpoint_every == 0 and loop.batch < len(loader):
                     save(run, loop, state, accelerator)
             if loop.pending:
-                _log_training(run, loop, state, accelerator, progress)
+                log_training(run, loop, state, accelerator, progress)
             distributed.broadcast_buffers(modules_of(state))
             numbers = None if evaluate is None else _evaluated(evaluate, signals, run, loop, state, accelerator)
-            _log_evaluation(run, loop, numbers, monitor, progress)
+            log_evaluation(run, loop, numbers, progress)
+            _keep_best(loop, numbers, monitor)
+            run.log_histograms(weights_for_histograms(state))
             if loop.batch == len(loader):
                 loop.epoch, loop.batch = loop.epoch + 1, 0
             save(run, loop, state, accelerator)
@@ -117,28 +127,6 @@ def total_steps(config: RunConfig, loader: Loader[Any]) -> int:
     return min(steps, config.max_steps or steps)
 
 
-def _log_training(
-    run: RunFolder[Any, Any],
-    loop: LoopState,
-    state: Mapping[str, Stateful],
-    accelerator: Accelerator,
-    progress: ProgressBar,
-) -> None:
-    """Writes the means of the train steps since the last line."""
-    accelerator.check()
-    means = loop.means()
-    loop.last_loss = means.get("loss")
-    loop.first_loss = loop.last_loss if loop.first_loss is None else loop.first_loss
-    record: dict[str, Any] = {"step": loop.step, "epoch": loop.epoch}
-    record.update({f"train/{name}": value for name, value in means.items()})
-    optimizers = {name: thing for name, thing in state.items() if isinstance(thing, Optimizer)}
-    for name, optimizer in optimizers.items():
-        record["lr" if len(optimizers) == 1 else f"lr/{name}"] = float(optimizer.param_groups[0]["lr"])
-    if accelerator.precision == "fp16":
-        record["skipped"] = accelerator.skipped
-    run.log({**record, "seconds": progress.seconds(), "samples_per_second": progress.rate(loop.step)})
-
-
 def _evaluated(
     evaluate: Evaluate,
     signals: Signals,
@@ -147,17 +135,54 @@ def _evaluated(
     state: Mapping[str, Stateful],
     accelerator: Accelerator,
 ) -> Mapping[str, float]:
-    """The numbers of an evaluation. A signal ends it at once: the step before it is saved, and Stopped is raised."""
-    if run.world.size > 1:  # one rank must not leave while the others wait for its numbers
-        return evaluate()
-    before = randomness.get_states()
+    """The numbers of an evaluation. A signal ends it at once: the step before it is saved, and Stopped is raised.
+
+    Of several ranks the first one saves and leaves; the others notice it when they next wait for it.
+    """
+    ranks = ranks_states(loop)
     try:
-        with signals.at_once():
+        with signals.at_once() if run.world.is_main else nullcontext():
             return evaluate()
     except Interrupted as error:
-        randomness.set_states(before)
+        save(run, loop, state, accelerator, ranks)
+        raise _stopped(error.signal_number, run, loop) from None
+    except RuntimeError:
+        if run.world.is_main or not signals.received:
+            raise
+        raise _stopped(signals.received, run, loop) from None
+
+
+@contextmanager
+def _saving_at_once(
+    is_unchanged: bool,
+    signals: Signals,
+    run: RunFolder[Any, Any],
+    loop: LoopState,
+    state: Mapping[str, Stateful],
+    accelerator: Accelerator,
+) -> Iterator[None]:
+    """In here a signal does not wait for a batch: the step before is saved, and Stopped is raised.
+
+    is_unchanged: whether nothing has changed since that step. Of several ranks none can leave without the others.
+    """
+    if not is_unchanged or run.world.size > 1:
+        yield
+        return
+    try:
+        with signals.at_once():
+            yield
+    except Interrupted as error:
         save(run, loop, state, accelerator)
         raise _stopped(error.signal_number, run, loop) from None
+
+
+def _keep_best(loop: LoopState, numbers: Mapping[str, float] | None, monitor: Monitor | None) -> None:
+    """Notes that this step is evaluated, and whether it is the best so far."""
+    loop.evaluated_step = loop.step
+    if monitor is not None and numbers is not None and monitor.better(numbers[monitor.name], loop.best):
+        loop.best, loop.best_step, loop.evaluations_without_gain = numbers[monitor.name], loop.step, 0
+    else:
+        loop.evaluations_without_gain += 1
 
 
 def _stopped(signal_number: int, run: RunFolder[Any, Any], loop: LoopState) -> Stopped:
@@ -165,41 +190,11 @@ def _stopped(signal_number: int, run: RunFolder[Any, Any], loop: LoopState) -> S
     return Stopped(signal_number, f"stopped at step {loop.step}; continue with --resume {shlex.quote(str(run.path))}")
 
 
-def _log_evaluation(
-    run: RunFolder[Any, Any],
-    loop: LoopState,
-    numbers: Mapping[str, float] | None,
-    monitor: Monitor | None,
-    progress: ProgressBar,
-) -> None:
-    """Writes an evaluation's numbers, and notes whether this step is the best so far."""
-    loop.evaluated_step = loop.step
-    if numbers is not None:
-        record = {"step": loop.step, "epoch": loop.epoch, **{f"val/{name}": v for name, v in numbers.items()}}
-        run.log({**record, "seconds": progress.seconds()})
-    numbers = numbers or {}
-    if monitor is not None and monitor.better(numbers[monitor.name], loop.best):
-        loop.best, loop.best_step, loop.evaluations_without_gain = numbers[monitor.name], loop.step, 0
-    else:
-        loop.evaluations_without_gain += 1
-    shown = "  ".join(f"val {name} {value:.4f}" for name, value in numbers.items())
-    loss = "" if loop.last_loss is None else f"loss {loop.last_loss:.4f}  "
-    rate = f"{progress.rate(loop.step):,.0f} samples/s  {progress.left(loop.step)} left"
-    progress.print(f"epoch {loop.epoch + 1:>3}  step {loop.step:>6}  {loss}{shown}  {rate}")
-
-
 def _set_training_mode(state: Mapping[str, Stateful]) -> None:
     """Training mode for the modules that training changes, and for no other."""
     for thing in state.values():
         if isinstance(thing, nn.Module):
             thing.train()
-
-
-def _loss_so_far(loop: LoopState) -> float:
-    """The mean loss since the last line of metrics, on this rank."""
-    if "loss" in loop.pending:
-        return float(torch.stack(loop.pending["loss"]).mean())
-    return float("nan") if loop.last_loss is None else loop.last_loss
 
 
 @contextmanager

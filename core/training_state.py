@@ -166,17 +166,32 @@ def _follow_schedules(run: RunFolder[Any, Any], state: Mapping[str, Stateful]) -
             run.note(f"the schedule is another for this length: the learning rate {old:.3g} becomes {new:.3g}")
 
 
-def save(run: RunFolder[Any, Any], loop: LoopState, state: Mapping[str, Stateful], accelerator: Accelerator) -> None:
-    """Writes a checkpoint of everything that the next step depends on."""
-    accelerator.check()
-    distributed.broadcast_buffers(modules_of(state))
+def ranks_states(loop: LoopState) -> list[Any]:
+    """What each rank has of its own: its generators and its metrics since the last line. Every rank has to ask."""
     pending = {name: torch.stack(values) for name, values in loop.pending.items()}
-    mine = {"random": randomness.get_states(), "pending": pending}
+    return distributed.gather({"random": randomness.get_states(), "pending": pending})
+
+
+def save(
+    run: RunFolder[Any, Any],
+    loop: LoopState,
+    state: Mapping[str, Stateful],
+    accelerator: Accelerator,
+    ranks: list[Any] | None = None,
+) -> None:
+    """Writes a checkpoint of everything that the next step depends on.
+
+    ranks: ranks_states() of a moment since which nothing has changed; rank 0 then saves without the others.
+    """
+    accelerator.check()
+    if ranks is None:
+        distributed.broadcast_buffers(modules_of(state))
+        ranks = ranks_states(loop)
     tree = {
         **{name: thing.state_dict() for name, thing in state.items()},
         "accelerator": accelerator.state_dict(),
         "loop": {name: value for name, value in vars(loop).items() if name != "pending"},
-        "ranks": distributed.gather(mine),
+        "ranks": ranks,
         "metrics_lines": run.num_lines,
     }
     run.save(loop.step, tree, loop.best_step)

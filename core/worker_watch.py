@@ -6,7 +6,7 @@ torch passes a batch as file descriptors, which the training process asks the wo
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from typing import Self
 
@@ -36,7 +36,7 @@ class WorkerWatch:
         self._left.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._kill()
+        self.kill()
         for worker in self._workers:
             worker.join(_SECONDS_TO_DIE)
 
@@ -55,10 +55,11 @@ class WorkerWatch:
             since = self._waits_since
             if since is not None and time.monotonic() - since > self._limit_seconds:
                 self.has_fired = True
-                self._kill()
+                self.kill()
                 return
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """Ends every worker at once; SIGKILL reaches stopped ones too."""
         for worker in self._workers:
-            worker.kill()
+            with suppress(RuntimeError):  # torch's handler tells of a worker's death wherever the program is
+                worker.kill()

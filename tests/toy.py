@@ -3,6 +3,7 @@ momentum, a schedule, an average of weights, samples with random numbers of thei
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,7 +38,8 @@ class Config(RunConfig):
     poison_step: int | None = option(None, "step whose loss becomes NaN", low=1)
     fail_rank: int | None = option(None, "rank that fails", low=0)
     fail_step: int | None = option(None, "step at which it fails", low=1)
-    fail_kind: str = option("kill", "kill, raise or sleep")
+    fail_kind: str = option("kill", "kill or raise")
+    evaluation_seconds: float = option(0.0, "time that a batch of an evaluation takes", low=0)
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ def fail(kind: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def evaluate(loader: StreamLoader, network: nn.Module) -> dict[str, float]:
+def evaluate(loader: StreamLoader, network: nn.Module, seconds: float = 0.0) -> dict[str, float]:
     means = Mean()
     with evaluating(network):
         for vectors, labels in loader.batches(epoch=0):
+            time.sleep(seconds)
             logits = network(vectors)
             losses = F.cross_entropy(logits, labels, reduction="sum")
             means.add({"loss": losses, "accuracy": (logits.argmax(1) == labels).sum()}, len(labels))
@@ -121,7 +124,7 @@ def train(command: TrainCommand[Config]) -> None:
         accelerator=accelerator,
         state=learner.state(),
         run=run,
-        evaluate=partial(evaluate, held_out, learner.averaged),
+        evaluate=partial(evaluate, held_out, learner.averaged, config.evaluation_seconds),
         monitor=Monitor("loss", larger_is_better=False),
     )
     run.summarize(loop.numbers())

@@ -153,3 +153,16 @@ def test_auto_precision_takes_bf16_only_where_it_is_native() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("auto", cpu) == ("bf16" if cpu_has_bf16() else "fp32")
     assert [choose_precision(name, cpu) for name in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+def test_the_norm_of_a_gradient_is_that_before_clipping(clip_norm: float | None) -> None:
+    module, accelerator = network(), Accelerator(device="cpu", precision="fp32", clip_norm=clip_norm)
+    optimizer = SGD(module.parameters(), lr=0.1)
+    (x, y), *_ = batches(1)
+    gradients = torch.autograd.grad(nn.functional.cross_entropy(module(x), y), list(module.parameters()))
+    expected = torch.cat([each.flatten() for each in gradients]).double().norm()
+    accelerator.step(nn.functional.cross_entropy(module(x), y), optimizer)
+    norms = accelerator.take_gradient_norms()
+    assert norms == {id(optimizer): pytest.approx(float(expected), rel=1e-5)}
+    assert accelerator.take_gradient_norms() == {}

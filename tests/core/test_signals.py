@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core import checkpoint
+from core.data import StreamLoader
 from core.errors import run_command
 from core.run import RunFolder
 from tests import forked, toy
@@ -56,6 +57,28 @@ def test_the_whole_process_group_interrupted_as_by_the_keyboard(tmp_path: Path) 
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(child, 0)
     assert checkpoint.folders(run_dir)
+
+
+def test_a_signal_does_not_wait_for_a_batch_and_the_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    assert forked.run(toy.main, ["--run-dir", tmp_path / "whole", "--epochs", 2]) == 0
+
+    def main(argv: list[str]) -> None:
+        inner = StreamLoader.batches
+
+        def batches(loader: StreamLoader, epoch: int, start: int = 0) -> Iterator[Any]:
+            for number, batch in enumerate(inner(loader, epoch, start)):
+                if loader.order.training and epoch == 1 and number == 4:
+                    signal.raise_signal(signal.SIGTERM)
+                    os._exit(98)  # it would be a wait of minutes
+                yield batch
+
+        setattr(StreamLoader, "batches", batches)  # noqa: B010
+        toy.main(argv)
+
+    assert forked.run(main, ["--run-dir", tmp_path / "run", "--epochs", 2]) == 143
+    assert checkpoint.load_newest(tmp_path / "run")[1]["loop"]["step"] == 15
+    assert forked.run(toy.main, ["--resume", tmp_path / "run"]) == 0
+    assert forked.ending(tmp_path / "run") == forked.ending(tmp_path / "whole")
 
 
 def last_words(main: forked.Main, argv: list[object]) -> tuple[int, str]:
