@@ -4,6 +4,7 @@ A program calls `answer_early` before it imports torch, so that --help and a wro
 second, and its `run_…` function at the end.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from core.command_line import Parser, add_options
+from core.command_line import Parser, add_options, whole_number
 from core.config import RunConfig, changed_for_resume, check, from_plain, module_of, option
 from core.errors import UserError, run_command
 from core.files import read_json
+from core.folder_lock import refuse_links
 
 C = TypeVar("C", bound=RunConfig)
 O = TypeVar("O", bound="ExportOptions")  # noqa: E741
+PROVIDERS = {  # what onnxruntime can compute with, by the names of --provider
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+_MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ def parse_training(config_class: type[C], argv: Sequence[str] | None = None) -> 
     With --resume the run's own settings are the defaults, and only harmless ones may be given other values. Raises
     UserError.
     """
-    parser = _parser(config_class, "train")
+    parser = project_parser(config_class, "train")
     add_options(parser, config_class)
     parser.add_argument("--run-dir", type=Path, help="folder of this run (default: runs/<project>/<date>-<n>)")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue from its newest good checkpoint")
@@ -52,6 +64,7 @@ def parse_training(config_class: type[C], argv: Sequence[str] | None = None) -> 
         if run_dir is not None or smoke:
             other = "--run-dir" if run_dir is not None else "--smoke"
             raise UserError("options that exclude each other", f"--resume and {other}", "leave one out")
+        refuse_links(resume)
         stored = read_json(resume / "run.json", "not a run folder", "give a folder that a train program made")
         config = changed_for_resume(from_plain(config_class, stored.get("config"), resume / "run.json"), given)
     check(config)
@@ -65,6 +78,7 @@ class ExportOptions:
 
     checkpoint: str = option("best", "best, last, or a step")
     output: Path | None = option(None, "where to write; none stands for RUN_DIR/model.onnx")
+    package: Path | None = option(None, "a new folder, or FILE.zip, with model, card and plots, ready for the hub")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +97,14 @@ class ExportCommand(Generic[O]):
 
     @property
     def output(self) -> Path:
-        """Where to write. Raises UserError where that folder does not exist."""
-        path = self.options.output or self.run_dir / "model.onnx"
+        """Where to write. Raises UserError where that folder or the package's does not exist, or the package does."""
+        path, package = self.options.output or self.run_dir / "model.onnx", self.options.package
         if not path.parent.is_dir():
             raise UserError("no such folder", path.parent, "make it, or give another --output")
+        if package is not None and not package.parent.is_dir():
+            raise UserError("no such folder", package.parent, "make it, or give another --package")
+        if package is not None and package.exists():
+            raise UserError("already there", f"--package {package}", "give another, or remove it")
         return path
 
 
@@ -94,12 +112,25 @@ def parse_export(
     config_class: type[RunConfig], options_class: type[O], argv: Sequence[str] | None = None
 ) -> ExportCommand[O]:
     """Reads an export program's command line. Raises UserError."""
-    parser = _parser(config_class, "export")
+    parser = project_parser(config_class, "export")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of the run")
     add_options(parser, options_class)
     given = vars(parser.parse_args(argv))
     run_dir, _ = given.pop("run_dir"), given.pop("debug")
     return ExportCommand(run_dir, options_class(**given))
+
+
+class _InferParser(Parser):
+    """Asks for at least one INPUT where the program needs one; --benchmark needs none."""
+
+    needs_inputs = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Called by argparse's parse_args. Raises UserError."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if self.needs_inputs and not parsed.inputs and not parsed.benchmark and not unknown:
+            self.error("the following arguments are required: INPUT")
+        return parsed, unknown
 
 
 def infer_parser(
@@ -108,16 +139,29 @@ def infer_parser(
     """The part of the command line that all infer programs have; a project adds to it.
 
     inputs, output: what INPUT and --output mean; without a text the program has no such argument. needs_inputs:
-    whether at least one INPUT has to be given.
+    whether at least one INPUT has to be given, but for --benchmark.
     """
-    parser = _parser(config_class, "infer")
+    parser = _InferParser(*_title(config_class, "infer"))
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
     if inputs is not None:
-        parser.add_argument("inputs", nargs="+" if needs_inputs else "*", metavar="INPUT", help=inputs)
+        parser.needs_inputs = needs_inputs
+        parser.add_argument("inputs", nargs="*", metavar="INPUT", help=inputs)
     if output is not None:
         parser.add_argument("--output", type=Path, metavar="PATH", help=output)
         parser.add_argument("--json", action="store_true", help="one JSON object a line on standard output")
+    parser.add_argument("--threads", type=_threads, default=0, metavar="N", help="threads; 0: all cores (default)")
+    provider = "what onnxruntime computes with; refused where it cannot (default: cpu)"
+    parser.add_argument("--provider", choices=tuple(PROVIDERS), default="cpu", help=provider)
+    speed = "only measure milliseconds a call and inputs a second at batches of 1, 8 and 32"
+    parser.add_argument("--benchmark", action="store_true", help=speed)
     return parser
+
+
+def _threads(text: str) -> int:
+    """A number of threads from a flag."""
+    if not 0 <= (number := whole_number(text)) <= _MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give 0 to {_MAX_THREADS}")
+    return number
 
 
 def answer_early(parse: Callable[..., object], *arguments: object) -> None:
@@ -145,10 +189,14 @@ def run_export(
     run_command(lambda: export(parse_export(config_class, options_class)), outlives_output=True)
 
 
-def _parser(config_class: type[RunConfig], program: str) -> Parser:
+def project_parser(config_class: type[RunConfig], program: str) -> Parser:
     """The parser of a program that stands beside the project's config.py; its help opens with the file's own text."""
+    return Parser(*_title(config_class, program))
+
+
+def _title(config_class: type[RunConfig], program: str) -> tuple[str, str | None]:
+    """The full name of a program beside the project's config.py, and the first line of its text where it runs."""
     package = module_of(config_class).rpartition(".")[0]
     main = sys.modules["__main__"]
     own = main.__spec__ is not None and main.__spec__.name == f"{package}.{program}"
-    description = (main.__doc__ or "").partition("\n")[0] if own else None
-    return Parser(f"{package}.{program}", description)
+    return f"{package}.{program}", (main.__doc__ or "").partition("\n")[0] if own else None

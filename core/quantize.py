@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from core.environment import instruction_set, processor
 from core.errors import RunError
-from core.export import open_session, report_path
 from core.files import temporary_beside, write_atomically, write_json
+from core.parity import open_session, report_path
 
 _MAX_ACCURACY_DROP = 0.01
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UserError
-from core.export import ExportSpec, open_session
+from core.export_spec import ExportSpec
+from core.parity import open_session
 from core.quantize import HeldOut, export_int8, quantize_static
 from core.vision.image_set import ImageSet
 from core.vision.preprocessing import ImageClassifier, noise_images
@@ -16,6 +17,17 @@ from core.vision.preprocessing import ImageClassifier, noise_images
 _NUM_CALIBRATION_BATCHES, _CALIBRATION_BATCH = 8, 32
 # The borders of the graph stay in float: bytes, resize and normalization before the first convolution, softmax.
 _IN_FLOAT = ("Cast", "Mul", "Add", "Sub", "Div", "Resize", "Softmax", "Transpose", "Slice", "Gemm", "MatMul")
+
+_USAGE = """\
+import json, onnxruntime
+import numpy as np
+from PIL import Image
+model = onnxruntime.InferenceSession("MODEL.onnx")
+classes = json.loads(model.get_modelmeta().custom_metadata_map["facts"])["classes"]
+image = np.asarray(Image.open("image.jpg").convert("RGB"))
+probabilities = model.run(["probabilities"], {"image": image[None]})[0][0]
+print(classes[probabilities.argmax()], probabilities.max())
+"""
 
 
 def classifier_spec(module: ImageClassifier, task: str, facts: Any, num_classes: int) -> ExportSpec:
@@ -38,6 +50,8 @@ def classifier_spec(module: ImageClassifier, task: str, facts: Any, num_classes:
         dynamic_shapes=({0: "batch", 1: "height", 2: "width"},),
         output_shapes=[["batch", num_classes]],
         parity_inputs=[(noise_images(*shape),) for shape in shapes],
+        pipeline_tag="image-classification",
+        usage=_USAGE,
     )
 
 

@@ -13,7 +13,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 
 import torch
 
-from core.export import export_onnx, print_next
+from core.export import export_onnx, finish_export
 from core.stored_run import StoredRun, load_run
 from core.vision.classification import TASK
 from core.vision.classification_export import check_same_data, classifier_spec, write_int8
@@ -42,7 +42,7 @@ def export(command: ExportCommand[Int8ExportOptions]) -> None:
     export_onnx(classifier_spec(build_deployed(run), TASK, facts, len(facts.classes)), run, output)
     if command.options.int8:
         write_int8(output, data.train, data.val)
-    print_next(run, output, "IMAGE_OR_FOLDER...")
+    finish_export(command, run, "IMAGE_OR_FOLDER...")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.export import ExportSpec, export_onnx, print_next
+from core.export import export_onnx, finish_export
+from core.export_spec import ExportSpec
 from core.files import read_json
 from core.stored_run import StoredRun, load_run
 from projects.detection.deploy import Deployed
@@ -26,6 +27,17 @@ from projects.detection.nms import Rule, onnx_translations
 from projects.detection.parity import compare
 
 _DEFAULT_THRESHOLD = 0.3  # of a run that has not been finished, and so has not chosen one
+_USAGE = """\
+import json, onnxruntime
+import numpy as np
+from PIL import Image
+model = onnxruntime.InferenceSession("MODEL.onnx")
+facts = json.loads(model.get_modelmeta().custom_metadata_map["facts"])
+image = np.asarray(Image.open("image.jpg").convert("RGB"))
+boxes, scores, labels, num = (output[0] for output in model.run(None, {"image": image[None]}))
+shown = scores >= facts["threshold"]
+print([facts["classes"][label] for label in labels[shown]], scores[shown], boxes[shown])  # x1, y1, x2, y2 in pixels
+"""
 
 
 def export(command: ExportCommand[ExportOptions]) -> None:
@@ -34,7 +46,7 @@ def export(command: ExportCommand[ExportOptions]) -> None:
     output = command.output
     facts = ModelFacts(**asdict(run.facts), threshold=_threshold(run.path))
     export_onnx(spec_of(_deployed_of(run), facts), run, output, compare)
-    print_next(run, output, "IMAGE_OR_FOLDER... --output DIR")
+    finish_export(command, run, "IMAGE_OR_FOLDER... --output DIR")
 
 
 def _deployed_of(run: StoredRun[Config, Facts]) -> Deployed:
@@ -74,6 +86,8 @@ def spec_of(deployed: Deployed, facts: ModelFacts) -> ExportSpec:
             (torch.full((2, 131, 97, 3), 128, dtype=torch.uint8),),
         ],
         custom_translation_table=onnx_translations(),
+        pipeline_tag="object-detection",
+        usage=_USAGE,
     )
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.errors import RunError
-from core.export import DEFECT, Arrays, ExportSpec, run_both
+from core.export_spec import ExportSpec
+from core.parity import DEFECT, Arrays, run_both
 from projects.detection.nms import Detections, keeping_all
 
 _BOX_TOLERANCE = 2e-4  # of the longer side of the canvas, or of the image

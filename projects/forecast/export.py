@@ -15,11 +15,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from core.export import ExportSpec, export_onnx, print_next
+from core.export import export_onnx, finish_export
+from core.export_spec import ExportSpec
 from core.stored_run import StoredRun, load_run
 from projects.forecast.model import build_model
 
 _PARITY_BATCHES = (1, 3, 8)
+_USAGE = """\
+import csv, json, onnxruntime
+import numpy as np
+model = onnxruntime.InferenceSession("MODEL.onnx")
+facts = json.loads(model.get_modelmeta().custom_metadata_map["facts"])
+rows = list(csv.DictReader(open("series.csv", encoding="utf-8")))[-facts["lookback"] :]
+series = np.array([[row[name] for name in facts["columns"]] for row in rows], dtype=np.float32)
+forecast = model.run(["forecast"], {"series": series[None]})[0][0]
+print(facts["columns"], forecast)  # a line for each row ahead
+"""
 
 
 class Deployed(nn.Module):
@@ -78,9 +89,11 @@ def export(command: ExportCommand[ExportOptions]) -> None:
         dynamic_shapes=({0: "batch"},),
         output_shapes=shapes,
         parity_inputs=[_random_walks(num, facts, config.lookback) for num in _PARITY_BATCHES],
+        pipeline_tag="time-series-forecasting",
+        usage=_USAGE,
     )
     export_onnx(spec, run, output)
-    print_next(run, output, "SERIES.csv")
+    finish_export(command, run, "SERIES.csv")
 
 
 if __name__ == "__main__":

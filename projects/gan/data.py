@@ -105,7 +105,12 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> _Pa
 
 def to_pixels(generated: Tensor) -> Tensor:
     """A generator's images [N, C, S, S] in [-1, 1] as uint8 [N, S, S, C]."""
-    return ((generated.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return to_levels(generated).round().to(torch.uint8)
+
+
+def to_levels(generated: Tensor) -> Tensor:
+    """A generator's images [N, C, S, S] in [-1, 1] as gray levels, float32 [N, S, S, C] in [0, 255]."""
+    return ((generated.float() + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1)
 
 
 def _synthetic(config: Config) -> tuple[Sequence[str], dict[str, ImageSet]]:

@@ -13,14 +13,23 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 import torch
 from torch import Tensor, nn
 
-from core.export import ExportSpec, export_onnx, print_next
+from core.export import export_onnx, finish_export
+from core.export_spec import ExportSpec
 from core.stored_run import load_run
-from projects.gan.data import to_pixels
+from projects.gan.data import to_levels, to_pixels
 from projects.gan.model import Generator, remove_spectral_norm
 from projects.gan.networks import build_generator
 
-# A value halfway between two gray levels may be rounded to either of them.
-_GRAY_LEVEL_TOLERANCE = 1
+_USAGE = """\
+import json, onnxruntime
+import numpy as np
+from PIL import Image
+model = onnxruntime.InferenceSession("MODEL.onnx")
+facts = json.loads(model.get_modelmeta().custom_metadata_map["facts"])
+noise = np.random.default_rng(0).standard_normal((1, facts["latent"]), dtype=np.float32)
+image = model.run(["image"], {"noise": noiseLABEL})[0][0]
+Image.fromarray(image.squeeze()).save("sample.png")
+"""
 
 
 class Deployed(nn.Module):
@@ -52,7 +61,9 @@ def build_spec(generator: Generator, facts: Facts) -> ExportSpec:
         dynamic_shapes=({0: "batch"},) * len(inputs),
         output_shapes=[["batch", size, size, channels]],
         parity_inputs=[random_inputs(num, facts.latent, num_classes) for num in (1, 2, 17, 64)],
-        whole_number_tolerance=_GRAY_LEVEL_TOLERANCE,
+        unrounded=lambda *inputs: (to_levels(generator(*inputs)),),
+        pipeline_tag="unconditional-image-generation",
+        usage=_USAGE.replace("LABEL", ', "label": np.array([0])' if num_classes else ""),
     )
 
 
@@ -70,7 +81,7 @@ def export(command: ExportCommand[ExportOptions]) -> None:
     generator = build_generator(run.config, run.facts)
     generator.load_state_dict(run.weights("generator_"))
     export_onnx(build_spec(generator, run.facts), run, output)
-    print_next(run, output, "--num 64 --seed 1 --output samples.png")
+    finish_export(command, run, "--num 64 --seed 1 --output samples.png")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.errors import UserError
-from core.export import ExportSpec, export_onnx, open_session, print_next
+from core.export import export_onnx, finish_export
+from core.export_spec import ExportSpec
+from core.parity import open_session
 from core.plain import to_plain
 from core.quantize import HeldOut, export_int8, quantize_dynamic
 from core.stored_run import StoredRun, load_run
@@ -30,6 +32,16 @@ from projects.sentiment.model import Ensemble, LstmClassifier
 from projects.sentiment.tokenizer import PAD
 
 Run = StoredRun[Config, Facts]
+_USAGE = """\
+import json, onnxruntime
+import numpy as np
+from tokenizers import Tokenizer
+model = onnxruntime.InferenceSession("MODEL.onnx")
+facts = json.loads(model.get_modelmeta().custom_metadata_map["facts"])
+tokens = Tokenizer.from_str(facts["tokenizer"]).encode("the acting is superb").ids or [1]
+probabilities = model.run(["probabilities"], {"tokens": np.array([tokens], dtype=np.int64)})[0][0]
+print(facts["classes"][probabilities.argmax()], probabilities.max())
+"""
 
 
 class GraphClassifier(LstmClassifier):
@@ -123,11 +135,13 @@ def export(command: ExportCommand[ExportOptions]) -> None:
             random_tokens(num_words, 33, 33, 33, 33),
             random_tokens(num_words, 200, 199, 1, 64, 150),
         ],
+        pipeline_tag="text-classification",
+        usage=_USAGE,
     )
     export_onnx(spec, run, output)
     if held_out is not None:
         _write_int8(output, held_out)
-    print_next(run, output, '"a text" FILE...')
+    finish_export(command, run, '"a text" FILE...')
 
 
 def _model_facts(run: Run) -> ModelFacts:

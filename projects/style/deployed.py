@@ -1,24 +1,17 @@
-"""The graph that is exported: uint8 photographs in, uint8 paintings out, and its comparison with PyTorch.
+"""The graph that is exported: uint8 photographs in, uint8 paintings out.
 
 An instance norm depends on the whole image, so a tile of an image would come out otherwise than in the whole. The graph
 therefore gives the means and deviations that its norms computed as well, and can be given those of another pass to use
 instead: with them, the tiles of a large photograph fit together without seams.
 """
 
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.errors import RunError
-from core.export import DEFECT, ExportSpec, difference, run_both
 from projects.style.model import StyleNet
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 _EPSILON = 1e-5  # of the training's instance norm
-_GRAY_LEVEL_TOLERANCE = 0.02  # before rounding
 
 
 class Deployed(nn.Module):
@@ -100,36 +93,3 @@ def random_inputs(deployed: Deployed, num: int, height: int, width: int, num_giv
         with torch.no_grad():
             statistics = deployed(*others)[1]
     return image, blend, keep_colors, statistics
-
-
-def compare_before_rounding(spec: ExportSpec, path: Path) -> dict[str, Any]:
-    """Compares the ONNX file's gray levels with those of PyTorch before rounding, and the statistics.
-
-    Rounding makes a whole level of a difference of 1e-6 where a value is halfway between two. So each rounded level has
-    to be within half a level of PyTorch's value, plus the tolerance. Raises RunError for the first difference that is
-    too large.
-    """
-    assert isinstance(spec.module, Deployed)
-    rows: list[dict[str, Any]] = []
-    for inputs, (painted, own), _ in run_both(spec, path):
-        with torch.inference_mode():
-            levels, statistics = (tensor.numpy() for tensor in spec.module.paint(*inputs))
-        shapes = [list(tensor.shape) for tensor in inputs]
-        fits = painted.shape == levels.shape and painted.dtype == np.uint8 and bool(np.isfinite(levels).all())
-        apart = float(max(0.0, np.abs(painted - levels).max() - 0.5)) if fits else float("inf")
-        rows.append({"input_shapes": shapes, "max_gray_level_difference": apart})
-        rows[-1]["max_difference"] = difference(own, statistics)
-        for name, value, allowed in (
-            ("painted", apart, _GRAY_LEVEL_TOLERANCE),
-            ("own_statistics", rows[-1]["max_difference"], spec.tolerance),
-        ):
-            if not value <= allowed:
-                what = f"{name} at input shapes {shapes} differs by {value:.3g}, allowed are {allowed:g}"
-                raise RunError("the ONNX file does not equal the PyTorch network", what, DEFECT)
-    worst = max(row["max_gray_level_difference"] for row in rows)
-    return {
-        "tolerance": spec.tolerance,
-        "gray_level_tolerance": _GRAY_LEVEL_TOLERANCE,
-        "checks": rows,
-        "summary": f"largest difference before rounding {worst:.1e} gray levels (allowed {_GRAY_LEVEL_TOLERANCE})",
-    }

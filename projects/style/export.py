@@ -16,13 +16,26 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import UserError
-from core.export import ExportSpec, export_onnx, open_session, print_next, report_path
+from core.export import export_onnx, finish_export
+from core.export_spec import ExportSpec
 from core.files import write_json
+from core.parity import open_session, report_path
 from core.stored_run import StoredRun, load_run
-from projects.style.deployed import Deployed, compare_before_rounding, random_inputs
+from projects.style.deployed import Deployed, random_inputs
 from projects.style.model import MIN_SIDE, STRIDE, StyleNet
 
 _TIMED_SIDE, _NUM_TIMED = 1024, 5  # pixels; runs, of which the first fetch memory from the system
+_USAGE = """\
+import json, onnxruntime
+import numpy as np
+from PIL import Image
+model = onnxruntime.InferenceSession("MODEL.onnx")
+facts = json.loads(model.get_modelmeta().custom_metadata_map["facts"])
+image = np.asarray(Image.open("image.jpg").convert("RGB"))
+first, statistics = np.eye(1, len(facts["styles"]), dtype=np.float32), np.zeros((0, 2, facts["channels"]), np.float32)
+inputs = {"image": image[None], "blend": first, "keep_colors": np.zeros(1, np.float32), "statistics": statistics}
+Image.fromarray(model.run(["painted"], inputs)[0][0]).save("painted.png")
+"""
 
 
 def export(command: ExportCommand[ExportOptions]) -> None:
@@ -31,11 +44,11 @@ def export(command: ExportCommand[ExportOptions]) -> None:
     if run.config.method == "optimize":
         raise UserError("a run of optimize has no network", run.path, f"its result is {run.path / 'result.png'}")
     output, deployed = command.output, build_deployed(run)
-    report = export_onnx(spec_of(deployed, run.facts), run, output, compare=compare_before_rounding)
+    report = export_onnx(spec_of(deployed, run.facts), run, output)
     milliseconds = _milliseconds_per_megapixel(output, deployed)
     write_json(report_path(output), {**report, "milliseconds_per_megapixel": milliseconds})
     print(f"{'time':<14}{milliseconds:.0f} ms a megapixel, onnxruntime, one thread")
-    print_next(run, output, "PHOTOGRAPH --output PAINTED.png")
+    finish_export(command, run, "PHOTOGRAPH --output PAINTED.png")
 
 
 def build_deployed(run: StoredRun[Config, Facts]) -> Deployed:
@@ -77,6 +90,9 @@ def spec_of(deployed: Deployed, facts: Facts) -> ExportSpec:
             random_inputs(deployed, 3, MIN_SIDE, 83, 0),
             random_inputs(deployed, 2, 121, 90, 2),
         ],
+        unrounded=deployed.paint,
+        pipeline_tag="image-to-image",
+        usage=_USAGE,
     )
 
 

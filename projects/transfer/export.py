@@ -13,7 +13,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 
 import torch
 
-from core.export import export_onnx, print_next
+from core.export import export_onnx, finish_export
 from core.plain import to_plain
 from core.stored_run import load_run
 from core.vision.classification_export import check_same_data, classifier_spec, write_int8
@@ -41,7 +41,7 @@ def export(command: ExportCommand[ExportOptions]) -> None:
     export_onnx(classifier_spec(module, TASK, model_facts, len(facts.classes)), run, output)
     if data is not None:
         write_int8(output, data.train, data.val)
-    print_next(run, output, "IMAGE_OR_FOLDER...")
+    finish_export(command, run, "IMAGE_OR_FOLDER...")
 
 
 if __name__ == "__main__":

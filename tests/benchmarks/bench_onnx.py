@@ -21,7 +21,7 @@ from torch import nn
 
 from core.devices import set_up_backend
 from core.distributed import World
-from core.export import open_session
+from core.parity import open_session
 from core.program import ExportCommand, Int8ExportOptions, TrainCommand
 from core.run import RunFolder
 from core.stored_run import load_run

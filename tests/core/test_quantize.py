@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from core.export import open_session
+from core.parity import open_session
 from core.quantize import quantize_dynamic, quantize_static
 
 NUM_INPUTS, NUM_CLASSES, NUM_SAMPLES = 64, 10, 400

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from core.export import run_both, save_graph
+from core.export import save_graph
+from core.parity import run_both
 from core.vision.classification_export import classifier_spec
 from core.vision.decoding import center_square
 from core.vision.preprocessing import CenterSquare, ImageClassifier, noise_images

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import RunError
-from core.export import ExportSpec, open_session, save_graph
+from core.export import save_graph
+from core.export_spec import ExportSpec
+from core.parity import open_session
 from projects.detection import deploy
 from projects.detection.config import ModelFacts
 from projects.detection.deploy import Deployed

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from core.errors import RunError
-from core.export import ExportSpec, export_onnx, save_graph
+from core.export import export_onnx, save_graph
+from core.export_spec import ExportSpec
 from core.stored_run import StoredRun
 from projects.gan.config import Config, Facts
 from projects.gan.export import Deployed, build_spec

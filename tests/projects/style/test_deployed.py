@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from core.errors import RunError, UserError
-from core.export import ExportSpec, save_graph
+from core.export import save_graph
+from core.export_spec import ExportSpec
 from core.inference import OnnxModel
+from core.parity import compare_outputs
 from core.program import ExportCommand, ExportOptions, parse_training
 from core.stored_run import load_run
 from projects.style.config import TASK, Config, Facts, ModelFacts
-from projects.style.deployed import Deployed, compare_before_rounding, random_inputs
+from projects.style.deployed import Deployed, random_inputs
 from projects.style.export import build_deployed, export, spec_of
 from projects.style.model import StyleNet, one_hot
 from projects.style.synthetic import STYLES, draw_landscapes
@@ -78,8 +80,8 @@ def test_the_check_passes_for_a_hundred_seeds(untrained_path: Path, tmp_path: Pa
         new = untrained(seed)
         write_with_weights(untrained_path, tmp_path / "m.onnx", old, new)
         spec = spec_of(new, FACTS)
-        report = compare_before_rounding(replace(spec, parity_inputs=spec.parity_inputs[-1:]), tmp_path / "m.onnx")
-        assert max(row["max_gray_level_difference"] for row in report["checks"]) < 0.01
+        report = compare_outputs(replace(spec, parity_inputs=spec.parity_inputs[-1:]), tmp_path / "m.onnx")
+        assert max(row["differences"]["painted"] for row in report["checks"]) < 0.01
 
 
 def darkened(deployed: Deployed) -> Deployed:
@@ -97,7 +99,7 @@ def test_a_dark_style_passes_the_check(untrained_path: Path, tmp_path: Path) -> 
     spec = spec_of(new, FACTS)
     image, blend, keep_colors, statistics = spec.example
     assert new(image, blend, 0 * keep_colors, statistics)[0].max() < 8
-    compare_before_rounding(spec, tmp_path / "m.onnx")
+    compare_outputs(spec, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("levels", [0.1, 1.0])
@@ -110,7 +112,7 @@ def test_a_bias_that_differs_by_a_fraction_of_a_gray_level_is_noticed(
         new.network.last.bias += 4 * levels / 255  # the sigmoid's slope is at most a quarter
     write_with_weights(untrained_path, tmp_path / "m.onnx", old, new)
     with pytest.raises(RunError, match="painted at input shapes"):
-        compare_before_rounding(spec_of(old, FACTS), tmp_path / "m.onnx")
+        compare_outputs(spec_of(old, FACTS), tmp_path / "m.onnx")
 
 
 def freeze_height(spec: ExportSpec) -> ExportSpec:
@@ -141,7 +143,7 @@ def test_a_frozen_dimension_or_constant_is_noticed(fault: Callable[[ExportSpec],
     with torch.no_grad():
         save_graph(fault(spec), tmp_path / "m.onnx")
     with pytest.raises(RunError, match="does not"):
-        compare_before_rounding(spec, tmp_path / "m.onnx")
+        compare_outputs(spec, tmp_path / "m.onnx")
 
 
 def test_the_graph_has_standard_operators_and_the_networks_weights_alone(smoke: Smoke, model_path: Path) -> None:

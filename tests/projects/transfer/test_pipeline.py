@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from core.errors import UserError
-from core.export import open_session
 from core.inference import OnnxModel
+from core.parity import open_session
 from core.program import ExportCommand
 from projects.transfer.config import TASK, ExportOptions, ModelFacts
 from projects.transfer.export import export
