@@ -1,5 +1,6 @@
 """Runs beside each other: grouped where they differ only in their seed, as a table and as data. Loads no torch."""
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,8 +59,9 @@ class Comparison:
             if record.body["project"] != first.body["project"]:
                 where = f"{first.path} of {first.body['project']}, {record.path} of {record.body['project']}"
                 raise UserError("runs of different projects", where, "compare those of one project")
-            if _data_of(record) != _data_of(first) and not allow_different_data:
-                where = f"{first.path} and {record.path} (data_sha256 in run.json)"
+        for record, other in itertools.combinations(records, 2):
+            if not (allow_different_data or _are_of_equal_data(record, other)):
+                where = f"{record.path} and {other.path} (data_sha256 in run.json)"
                 raise UserError("runs of different data", where, "compare them with --allow-different-data")
         found = [_settings(record) for record in records]
         names = list(dict.fromkeys(name for settings in found for name in settings))
@@ -133,11 +135,20 @@ def _data_of(record: RunRecord) -> Any:
     return record.body["facts"].get("data_sha256")
 
 
+def _are_of_equal_data(record: RunRecord, other: RunRecord) -> bool:
+    """Whether two runs have the same data, or data that was generated from seeds of their own."""
+    are_generated = record.config.get("data") == other.config.get("data") == "synthetic"
+    differ_in_seed = record.config.get("seed") != other.config.get("seed")
+    return _data_of(record) == _data_of(other) or (are_generated and differ_in_seed)
+
+
 def _settings(record: RunRecord) -> dict[str, str]:
     """What may tell a run from others, as text: its settings, its model, which "auto" leaves open, and its data."""
     settings = {name: value for name, value in record.config.items() if name not in ("seed", "data")}
     model = record.body["facts"].get("model", settings.get("model"))
-    found = {**settings, **({} if model is None else {"model": model}), "data": str(_data_of(record))[:8]}
+    data = record.config.get("data")
+    data = data if data == "synthetic" else str(_data_of(record))[:8]
+    found = {**settings, **({} if model is None else {"model": model}), "data": data}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 
@@ -145,6 +156,8 @@ def _notes(records: Sequence[RunRecord]) -> Iterable[str]:
     """What has to be known of runs: broken files, other machines, other code."""
     for record in records:
         yield from record.notes
+    if (num := len({_data_of(record) for record in records})) > 1:
+        yield f"the runs are of {num} different data (data_sha256 in run.json)"
     first = records[0].body["environment"]
     for name in _MACHINE:
         if any(record.body["environment"].get(name) != first.get(name) for record in records):

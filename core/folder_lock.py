@@ -54,9 +54,9 @@ def is_locked(path: Path) -> bool:
 
 
 def refuse_links(path: Path) -> None:
-    """Raises UserError for a link in a run folder or in the folders in it: what is written there would go elsewhere."""
-    for folder in (path, *(entry for entry in path.iterdir() if entry.is_dir())):
-        for entry in folder.iterdir():
+    """Raises UserError for a link anywhere in a run folder: what is read or written there would be elsewhere."""
+    for folder, folders, names in os.walk(path):
+        for entry in (Path(folder, name) for name in (*folders, *names)):
             if entry.is_symlink():
                 raise UserError("a link in the run folder", entry, "put the file itself there, or remove the link")
 

@@ -145,7 +145,8 @@ def infer_parser(
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
     if inputs is not None:
         parser.needs_inputs = needs_inputs
-        parser.add_argument("inputs", nargs="*", metavar="INPUT", help=inputs)
+        # With "*", argparse would take none of the words behind a flag.
+        parser.add_argument("inputs", nargs="+", default=[], metavar="INPUT", help=inputs).required = False
     if output is not None:
         parser.add_argument("--output", type=Path, metavar="PATH", help=output)
         parser.add_argument("--json", action="store_true", help="one JSON object a line on standard output")

@@ -1,12 +1,33 @@
 """What a person sees while a training runs: a live bar on a terminal, a line an epoch elsewhere; all on stderr."""
 
+import sys
 import time
-from typing import Self
+from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+T = TypeVar("T")
+
+
+def counted(items: Iterable[T], total: int | None, unit: str) -> Iterator[T]:
+    """The items one by one; where standard error is a terminal, with a bar of how many have been taken there.
+
+    total: how many there are, None where that is not known; unit: their name in the plural.
+    """
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield from items
+        return
+    columns = (BarColumn(bar_width=16), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    # What goes to a file or a pipe must not end up on the terminal.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task(unit, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 class ProgressBar:

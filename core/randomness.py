@@ -5,13 +5,14 @@ where a run was stopped. They are hashed from their names with the finaliser of 
 https://doi.org/10.1145/2660193.2660195), in integer arithmetic that is the same on every device.
 """
 
-import hashlib
 import random
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from core.seeds import key
 
 _MASK = (1 << 64) - 1
 
@@ -28,11 +29,6 @@ def uniform_integers(seed: int, epoch: int, indices: Tensor, purpose: str, highs
     return ((top * torch.tensor(highs, dtype=torch.int64, device=indices.device)) >> 32) & 0xFFFFFFFF  # it may wrap
 
 
-def sample_generator(seed: int, epoch: int, index: int, purpose: str) -> np.random.Generator:
-    """A generator of one sample's own, for transforms that draw as they go."""
-    return np.random.Generator(np.random.Philox(key=key(seed, epoch, f"{purpose}/{index}")))
-
-
 def permutation(seed: int, epoch: int, num: int) -> Tensor:
     """The order of samples in an epoch: int64 [num]."""
     return torch.randperm(num, generator=generator(seed, epoch, "order"))
@@ -41,11 +37,6 @@ def permutation(seed: int, epoch: int, num: int) -> Tensor:
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """torch's generator on the CPU, seeded for one use of randomness."""
     return torch.Generator().manual_seed(key(seed, epoch, purpose) >> 1)
-
-
-def key(seed: int, epoch: int, purpose: str) -> int:
-    """64 bits that name a use of randomness."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()[:8], "little")
 
 
 def _signed(value: int) -> int:

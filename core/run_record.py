@@ -5,7 +5,7 @@ The programs that look at runs (compare, sweep, track) read them here; what need
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -114,6 +114,15 @@ class RunRecord:
         summary = self.summary or {}
         peak = summary.get("peak_device_memory_mb", summary.get("peak_memory_mb"))
         return float(peak) if is_finite(peak) else None
+
+
+def read_records(paths: Sequence[Path]) -> list[RunRecord]:
+    """Reads run folders. Raises UserError for one that is given twice, is none, or whose run.json is broken."""
+    places = [path.resolve() for path in paths]
+    for number, path in enumerate(paths):
+        if places[number] in places[:number]:
+            raise UserError("a run is given twice", path, "give each run once")
+    return [read_record(path) for path in paths]
 
 
 def read_record(path: Path) -> RunRecord:

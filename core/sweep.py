@@ -13,67 +13,24 @@ import os
 import shlex
 import sys
 import time
-import warnings
 from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.command_line import Parser, positive_number, whole_number
 from core.config import project_of
 from core.errors import RunError, UserError, note_saved, printable, run_command
-from core.files import read_json, write_json
 from core.search_space import SearchSpace
-from core.sweep_report import load_optuna, report
+from core.sweep_report import report
+from core.sweep_settings import Sweep, load_optuna
 from core.trial import Outcome, Place, RunningTrial, environments
 
-_FORMAT = 1
 _SECONDS_BETWEEN_LOOKS = 0.5
 _FAILURES_AT_THE_BEGINNING = 3  # without any success: then something else is wrong
-_DEFAULT_TRIALS, _RANDOM_TRIALS = 20, 8  # the latter before TPE has seen enough to choose
+_DEFAULT_TRIALS = 20
 _SEARCH_HELP = "what to search: lr=log:1e-3:1, momentum=0.8:0.99, batch_size=32:256, optimizer=sgd,adamw; once for each"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep's settings. search, fixed: the words of --search, and of the flags that every run gets."""
-
-    program: str
-    search: tuple[str, ...]
-    fixed: tuple[str, ...]
-    sampler: str
-    pruner: str
-    seeds: int
-    sampler_seed: int
-    trials: int
-
-    def study(self, folder: Path) -> Any:
-        """The optuna study in a sweep's folder, which minimizes."""
-        optuna = load_optuna()
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{folder / 'study.sqlite'}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
-        pruners = {
-            "none": optuna.pruners.NopPruner,
-            "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-            "hyperband": optuna.pruners.HyperbandPruner,
-        }
-        return optuna.create_study(
-            storage=storage, study_name="sweep", load_if_exists=True, pruner=pruners[self.pruner]()
-        )
-
-    def sampler_of(self, number: int) -> Any:
-        """The sampler of one trial: random by the sweep's seed and the trial's number, whichever process asks."""
-        samplers, seed = load_optuna().samplers, (self.sampler_seed * 1_000_003 + number) % 2**32
-        if self.sampler != "tpe":  # a grid's points are given
-            return samplers.RandomSampler(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some releases call a flag of this experimental
-            return samplers.TPESampler(
-                seed=seed, n_startup_trials=_RANDOM_TRIALS, multivariate=False, constant_liar=True
-            )
 
 
 def main() -> None:
@@ -89,7 +46,7 @@ def main() -> None:
     note_saved(f"all trials are saved; continue with python -m core.sweep --resume {shlex.quote(str(folder))}")
     print(f"sweep folder {folder}: {num_trials} trials, {arguments.jobs} at a time", flush=True)
     _work(sweep, space, study, folder, num_trials, arguments.jobs)
-    report(study, space, sweep.program, Place(folder, _seeds(sweep, space)))
+    report(study, space, sweep, Place(folder, _seeds(sweep, space)))
 
 
 def _parser() -> Parser:
@@ -127,7 +84,7 @@ def _new(arguments: Any, fixed: Sequence[str]) -> tuple[Sweep, Path, SearchSpace
     try:
         for name in ("trials", "output", "claims"):
             (folder / name).mkdir(parents=True)
-        write_json(folder / "sweep.json", {"format": _FORMAT, **vars(sweep)})
+        sweep.write(folder)
     except OSError as error:
         where = f"{folder} ({(error.strerror or str(error)).lower()})"
         raise UserError("the sweep's folder cannot be written", where, "give another --sweep-dir") from error
@@ -142,14 +99,7 @@ def _resumed(arguments: Any) -> tuple[Sweep, Path, SearchSpace]:
     if settled or "--" in sys.argv:
         word = f"--{settled[0].replace('_', '-')}" if settled else "--"
         raise UserError("settled when the sweep began", word, "with --resume give only --trials and --jobs")
-    path = arguments.resume / "sweep.json"
-    body = read_json(path, "not a sweep's folder", "give a folder that core.sweep made")
-    try:
-        if body.pop("format") != _FORMAT:
-            raise ValueError("another format")
-        sweep = Sweep(**{**body, "search": tuple(body["search"]), "fixed": tuple(body["fixed"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("not a sweep of this version", path, "start a new one") from error
+    sweep = Sweep.read(arguments.resume)
     load_optuna()
     return sweep, arguments.resume, SearchSpace.parse(sweep.program, sweep.search, sweep.fixed)
 

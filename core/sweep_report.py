@@ -7,33 +7,23 @@ of the results' variance that a setting explains by itself, in a random forest f
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from core import plots
 from core.comparison import Comparison, as_markdown, as_text
-from core.errors import RunError, UserError
+from core.errors import RunError
 from core.files import write_atomically, write_json
 from core.search_space import Dimension, SearchSpace
+from core.sweep_settings import Sweep, load_optuna
 from core.trial import Place
 
 _ROWS_SHOWN = 12
 _MIN_TRIALS_FOR_IMPORTANCE = 4
 
 
-def load_optuna() -> ModuleType:
-    """The library that chooses settings, silent about its own progress. Raises UserError where it is not installed."""
-    try:
-        import optuna
-    except ImportError as error:
-        raise UserError("optuna is not installed", error, "python -m pip install -e '.[sweep]'") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def report(study: Any, space: SearchSpace, program: str, place: Place) -> None:
+def report(study: Any, space: SearchSpace, sweep: Sweep, place: Place) -> None:
     """Writes best.json, comparison.json, comparison.md and plots/, and prints the table and the best command.
 
     Raises RunError where no trial is complete.
@@ -49,10 +39,11 @@ def report(study: Any, space: SearchSpace, program: str, place: Place) -> None:
     rows = compared.table(metrics)
     assert goal is not None
     values = _settings_of(best, space, place)
-    command = shlex.join(["python", "-m", program, *space.fixed, *space.flags(values)])
+    command = shlex.join(["python", "-m", sweep.program, *space.fixed, *space.flags(values)])
     importances = _importances(study, complete)
     sign = -1 if goal.larger_is_better else 1
     body = {
+        "sweep": sweep.command,
         "command": command,
         "goal": goal._asdict(),
         "value": sign * best.value,
@@ -61,6 +52,7 @@ def report(study: Any, space: SearchSpace, program: str, place: Place) -> None:
         "seeds": list(place.seeds),
         "trials": [_trial_data(trial, sign) for trial in trials],
         "importances": importances,
+        "environment": compared.data(metrics)["environment"],
     }
     write_json(place.folder / "best.json", body)
     write_json(place.folder / "comparison.json", compared.data(metrics))

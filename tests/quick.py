@@ -23,7 +23,7 @@ class Config(RunConfig):
     epochs: int = option(4, "lines of metrics", low=1, harmless=True)
     lr: float = option(0.1, "peak learning rate", above=0, high=10)
     shape: Literal["flat", "steep"] = option("flat", "adds to the loss")
-    pause: float = option(0.0, "seconds of an epoch", low=0)
+    pause: float = option(0.0, "seconds of an epoch after the second; 60 with an lr above 1", low=0)
     fail: bool = option(False, "end with an error")
 
 
@@ -45,7 +45,7 @@ def train(command: TrainCommand[Config]) -> None:
     if config.fail:
         raise RunError("this run was asked to fail", path, "do not ask")
     for epoch in range(read_record(path).last_step + 1, config.epochs + 1):
-        time.sleep(config.pause)
+        time.sleep(0 if epoch <= 2 else 60 if config.lr > 1 else config.pause)
         loss = 1 / epoch + abs(math.log10(config.lr) + 1) + (config.shape == "steep") + 0.01 * config.seed
         line = {"step": epoch, "epoch": epoch, "val/loss": loss, "train/loss": loss + 0.1, "seconds": float(epoch)}
         with (path / "metrics.jsonl").open("a") as file:

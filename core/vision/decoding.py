@@ -44,9 +44,9 @@ def decode(path: Path) -> NDArray[np.uint8]:
         return _to_rgb(image)
 
 
-def decode_bytes(content: bytes, path: Path) -> NDArray[np.uint8]:
+def decode_bytes(content: bytes, path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """decode for a file's content that has been read already; `path` is what messages name."""
-    with _naming(path), _opened(io.BytesIO(content)) as image:
+    with _naming(path), _opened(io.BytesIO(content), max_pixels) as image:
         return _to_rgb(image)
 
 
@@ -106,11 +106,11 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The image in an open file, its pixels not decoded yet. Raises ValueError for one that is too large."""
     with Image.open(file, formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels, more than {MAX_PIXELS:,}")
+        if image.width * image.height > max_pixels:
+            raise ValueError(f"{image.width}×{image.height} pixels, more than {max_pixels:,}")
         yield image
 
 

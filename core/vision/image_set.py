@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core import randomness
 from core.accelerator import Accelerator
 from core.data import BatchLoader, Loader, MappedLoader, Order, StreamLoader
 from core.errors import UserError
 from core.text_files import open_regular
 from core.vision.decoding import MAX_FILE_BYTES, center_square, decode, decode_bytes, load_squares
 from core.vision.folders import Listing
+from core.vision.splitting import held_out_rows, held_out_rows_by_class, sha256_of_images, sha256_of_sets
 
 B = TypeVar("B")
 # A project's batch from: pixels uint8 [M, S, S, 3]; int64 [N] each: rows of pixels, numbers of samples, labels; epoch.
@@ -81,7 +81,7 @@ class ImageSet:
 def from_pixels(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> ImageSet:
     """A resident set from uint8 [N, S, S, C] and int64 [N]."""
     digests = np.array([_digest(image) for image in pixels], dtype=f"S{2 * _DIGEST_BYTES}")
-    return ImageSet(labels, pixels.shape[1], torch.from_numpy(pixels), (), digests, _sha256(digests, labels))
+    return ImageSet(labels, pixels.shape[1], torch.from_numpy(pixels), (), digests, sha256_of_images(digests, labels))
 
 
 def from_listing(
@@ -115,7 +115,7 @@ def from_listing(
         loaded = list(pool.map(load, range(num)))
     rows = np.asarray([row for row, (_, fault) in enumerate(loaded) if not fault], dtype=np.int64)
     faults = [fault for _, fault in loaded if fault]
-    sha256 = _sha256(np.asarray([loaded[row][0] for row in rows], dtype="S64"), listing.labels[rows])
+    sha256 = sha256_of_images(np.asarray([loaded[row][0] for row in rows], dtype="S64"), listing.labels[rows])
     images = ImageSet(
         listing.labels, size, torch.from_numpy(pixels) if resident else None, listing.paths, digests, sha256
     )
@@ -129,25 +129,14 @@ def is_resident(num: int, size: int, setting: Literal["auto", "yes", "no"]) -> b
 
 def hold_out(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """A set without a random share of all images, and that share; each class keeps at least one image."""
-    order = randomness.permutation(seed, 0, len(images)).numpy()
-    num = max(1, round(share * len(images)))
-    off, kept = order[:num], order[num:]
-    lost = np.setdiff1d(images.labels[off], images.labels[kept])
-    back = [off[np.flatnonzero(images.labels[off] == label)[0]] for label in lost]
-    kept, off = np.concatenate([kept, np.asarray(back, dtype=np.int64)]), np.setdiff1d(off, back)
-    return images.take(np.sort(kept)), images.take(np.sort(off))
+    kept, off = held_out_rows(images.labels, share, seed)
+    return images.take(kept), images.take(off)
 
 
 def hold_out_by_class(images: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """A set without a random share of each class, and that share; each class keeps at least one image."""
-    off: list[int] = []
-    for label in np.unique(images.labels):
-        rows = np.flatnonzero(images.labels == label)
-        order = randomness.permutation(seed, -1 - int(label), len(rows)).numpy()
-        num = min(max(1, round(share * len(rows))), len(rows) - 1)
-        off += rows[order[:num]].tolist()
-    kept = np.setdiff1d(np.arange(len(images)), off)
-    return images.take(kept), images.take(np.sort(np.asarray(off, dtype=np.int64)))
+    kept, off = held_out_rows_by_class(images.labels, share, seed)
+    return images.take(kept), images.take(off)
 
 
 def statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -159,10 +148,7 @@ def statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def sha256_of(sets: Mapping[str, ImageSet], classes: Sequence[str]) -> str:
     """The SHA-256 of a data set before it is split: classes, and by split name, files (or pixels) and labels."""
-    digest = hashlib.sha256("\0".join(classes).encode("utf-8", "surrogateescape"))
-    for name in sorted(sets):
-        digest.update(f"\0{name}\0{sets[name].sha256}".encode())
-    return digest.hexdigest()
+    return sha256_of_sets({name: images.sha256 for name, images in sets.items()}, classes)
 
 
 def split_notes(sets: Mapping[str, ImageSet], classes: Sequence[str]) -> list[str]:
@@ -242,8 +228,3 @@ def _content(path: Path) -> bytes:
 def _digest(image: NDArray[np.uint8]) -> str:
     """A digest of an image's pixels, hexadecimal."""
     return hashlib.blake2b(image.tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def _sha256(digests: NDArray[np.bytes_], labels: NDArray[np.int64]) -> str:
-    """The SHA-256 of images' digests and labels, in their order."""
-    return hashlib.sha256(digests.tobytes() + labels.astype("<i8").tobytes()).hexdigest()

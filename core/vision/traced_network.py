@@ -28,7 +28,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
         f"functional.{name}": getattr(F, name)
         for name in (
             *("relu", "leaky_relu", "gelu", "silu", "softmax", "pad", "interpolate", "normalize"),
-            *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+            *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "scaled_dot_product_attention"),
         )
     },
     "relu": torch.relu,

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
-_MODELS = ("auto", "fast", "resnet18", "resnet20")
+MODELS = ("fast", "resnet18", "resnet20", "resnet50", "lenet", "alexnet", "vgg11", "densenet", "mlp", "vit-tiny")
+DATA = ("cifar10", "mnist", "fashion-mnist", "digits", "synthetic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,19 +23,31 @@ class Config(RunConfig):
         "num_synthetic": 6_000,
         "log_every": 10,
     }
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {"synthetic": {"epochs": 4}}
+    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "synthetic": {"epochs": 4},
+        "digits": {"epochs": 30, "batch_size": 50, "lr": 0.1, "val_fraction": 0.1, "flip": False, "test_flip": False},
+        "mnist": {"epochs": 4, "flip": False, "test_flip": False},
+        "fashion-mnist": {"epochs": 8},
+    }
 
     data: str = option(
-        "cifar10", "cifar10 (downloads it), synthetic, or a folder with train/CLASS/* and test/CLASS/*", harmless=True
+        "cifar10",
+        f"{', '.join(DATA)} (cifar10 and both mnist are downloaded), or a folder with train/CLASS/* and test/CLASS/*",
+        harmless=True,
     )
-    epochs: int = option(24, "passes over the training data; 4 for synthetic", low=1, harmless=True)
+    epochs: int = option(24, "passes over the training data; fewer for easier data", low=1, harmless=True)
     batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
-    model: str = option("auto", "fast, resnet18, resnet20, timm:NAME, or auto: resnet18 on a GPU, fast on a CPU")
-    optimizer: Literal["sgd", "adamw"] = option("sgd", "SGD with Nesterov momentum, or AdamW")
-    lr: float = option(0.35, "peak learning rate (AdamW wants about 0.002)", above=0)
-    momentum: float = option(0.85, "momentum of SGD", low=0, below=1)
+    model: str = option("auto", f"{', '.join(MODELS)}, timm:NAME, or auto: resnet18 on a GPU, fast on a CPU")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = option(
+        "sgd", "SGD with Nesterov momentum, Adam, AdamW, or Muon with AdamW for the head, norms and biases"
+    )
+    lr: float = option(0.35, "peak learning rate (Adam and AdamW want about 0.002, Muon 0.02)", above=0)
+    momentum: float = option(0.85, "momentum of SGD and Muon", low=0, below=1)
     weight_decay: float = option(0.0006, "weight decay of filters and matrices; none for biases and norms", low=0)
-    schedule: Literal["one-cycle", "cosine"] = option("one-cycle", "straight up and down, or warm-up and cosine")
+    schedule: Literal["one-cycle", "cosine", "step", "constant"] = option(
+        "one-cycle",
+        "straight up and down; warm-up and cosine; a tenth at half and again at 3/4 of the steps; or constant",
+    )
     warmup: float = option(0.2, "share of the training in which the rate rises", low=0, below=1)
     label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
     crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
@@ -51,15 +64,17 @@ class Config(RunConfig):
 
     def check(self) -> None:
         """Raises UserError for a model or an image size that cannot be."""
-        if self.model not in _MODELS and not (self.model.startswith("timm:") and self.model[5:]):
-            raise UserError("unknown model", f"--model {self.model}", f"choose from {', '.join(_MODELS)}, timm:NAME")
+        if self.model not in ("auto", *MODELS) and not (self.model.startswith("timm:") and self.model[5:]):
+            raise UserError(
+                "unknown model", f"--model {self.model}", f"choose from auto, {', '.join(MODELS)}, timm:NAME"
+            )
         if self.data == "cifar10" and self.image_size != 32:
             raise UserError("CIFAR-10 images are 32 pixels wide", f"--image-size {self.image_size}", "leave it out")
 
     def check_present(self, *, resuming: bool) -> None:
         """Raises UserError for data that is not there."""
-        if self.data not in ("cifar10", "synthetic") and not (Path(self.data) / "train").is_dir():
-            todo = "give cifar10, synthetic, or a folder that holds train/CLASS/*.jpg"
+        if self.data not in DATA and not (Path(self.data) / "train").is_dir():
+            todo = f"give {', '.join(DATA)}, or a folder that holds train/CLASS/*.jpg"
             raise UserError("unknown data", f"--data {self.data}", todo)
 
 

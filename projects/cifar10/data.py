@@ -1,4 +1,4 @@
-"""The classifier's images: CIFAR-10, a generated set, or a folder; split, augmented and served in batches.
+"""The classifier's images: CIFAR-10, MNIST, digits, generated ones, or a folder; split, augmented, served in batches.
 
 Small sets are one uint8 tensor on the device. Random choices are a function of (seed, epoch, sample), so a folder
 that streams through workers gives the very same batches. CIFAR-10: Krizhevsky 2009, "Learning Multiple Layers of
@@ -34,6 +34,7 @@ from core.vision.image_set import (
 )
 from cuda_ext import augment, lookup_table, normalize
 from projects.cifar10.config import Config
+from projects.cifar10.mnist import load_digits, load_mnist
 
 Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S], normalized; labels int64 [N]
 
@@ -74,6 +75,10 @@ def load_data(config: Config, device: torch.device) -> Data:
         classes, sets = _synthetic(config)
     elif config.data == "cifar10":
         classes, sets = _cifar10()
+    elif config.data == "digits":
+        classes, sets = load_digits(config.image_size)
+    elif config.data in ("mnist", "fashion-mnist"):
+        classes, sets = load_mnist(config.data, config.image_size)
     else:
         classes, sets, notes = _folder(Path(config.data), config)
     sha256 = sha256_of(sets, classes)

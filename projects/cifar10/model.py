@@ -1,12 +1,14 @@
-"""The classifier's networks, from scratch: a fast one for CPUs, ResNet-18 with a CIFAR stem, ResNet-20.
+"""The classifier's networks by name; here the fast one for CPUs and the ResNets, in networks/ the other classic ones.
 
 Images [N, 3, S, S] in, logits [N, num_classes] out. ResNets: He et al. 2016 (arXiv 1512.03385), section 4.2 for
-ResNet-20; initialized after He et al. 2015 (arXiv 1502.01852) with the last norm of each block at zero (Goyal et
-al. 2017, arXiv 1706.02677), so that a block begins as the identity. The fast network follows the ideas of Jordan
-2024, "94% on CIFAR-10 in 3.29 Seconds" (arXiv 2404.00498): a fixed whitening layer, then few wide convolutions.
+ResNet-20, with a CIFAR stem in ResNet-18 and 50; initialized after He et al. 2015 (arXiv 1502.01852) with the last norm
+of each block at zero (Goyal et al. 2017, arXiv 1706.02677), so that a block begins as the identity. The fast network
+follows the ideas of Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds" (arXiv 2404.00498): a fixed whitening layer, then
+few wide convolutions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +16,18 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.evaluation import evaluating
+from projects.cifar10.networks.alexnet import AlexNet
+from projects.cifar10.networks.densenet import DenseNet
+from projects.cifar10.networks.lenet import LeNet
+from projects.cifar10.networks.mlp import Mlp
+from projects.cifar10.networks.vgg import Vgg11
+from projects.cifar10.networks.vit import VisionTransformer
 
 
 def build_model(name: str, num_classes: int) -> nn.Module:
-    """A network by name: fast, resnet18, resnet20, or timm:NAME for any of timm's classifiers, untrained."""
-    if name == "fast":
-        return FastNet(num_classes)
-    if name == "resnet18":
-        return ResNet(num_classes, widths=(64, 128, 256, 512), blocks=2, projection=True)
-    if name == "resnet20":
-        return ResNet(num_classes, widths=(16, 32, 64), blocks=3, projection=False)
+    """An untrained network by name: one of NETWORKS, or timm:NAME for any of timm's classifiers."""
+    if name in NETWORKS:
+        return NETWORKS[name](num_classes)
     import timm
 
     try:
@@ -102,25 +106,43 @@ class FastStage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual stages behind one 3×3 convolution; each stage after the first halves the size."""
+    """Residual stages behind one 3×3 convolution; each stage after the first halves the size.
 
-    def __init__(self, num_classes: int, widths: Sequence[int], blocks: int, projection: bool) -> None:
+    widths, blocks: of each stage. projection: shortcut B of the paper where the shape changes, A otherwise.
+    bottleneck: blocks of three convolutions that end with four times their width, as in ResNet-50.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        *,
+        projection: bool = True,
+        bottleneck: bool = False,
+    ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
         self.stages = nn.Sequential()
         channels = widths[0]
         for number, width in enumerate(widths):
-            for block in range(blocks):
+            for block in range(blocks[number]):
                 stride = 2 if number > 0 and block == 0 else 1
-                self.stages.append(ResidualBlock(channels, width, stride, projection))
-                channels = width
+                if bottleneck:
+                    self.stages.append(BottleneckBlock(channels, width, stride))
+                else:
+                    self.stages.append(ResidualBlock(channels, width, stride, projection))
+                channels = 4 * width if bottleneck else width
         self.head = nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, ResidualBlock):
+            elif isinstance(module, ResidualBlock) and not isinstance(module.shortcut, Padding):
+                # Where shortcut and norm both gave 0, ReLU would pass no gradient on, and the channel stay 0 for ever.
                 nn.init.zeros_(module.norm2.weight)
+            elif isinstance(module, BottleneckBlock):
+                nn.init.zeros_(module.norm3.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -150,6 +172,24 @@ class ResidualBlock(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
+class BottleneckBlock(nn.Module):
+    """A 1×1 convolution to `width` channels, a 3×3 one, and a 1×1 one to 4 × width, round a shortcut (option B)."""
+
+    def __init__(self, channels_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(channels_in, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        changes = channels_in != 4 * width or stride != 1
+        self.shortcut: nn.Module = Projection(channels_in, 4 * width, stride) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, channels_in, S, S] → [N, 4 × width, S/stride, S/stride]."""
+        y = F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        return F.relu(self.norm3(self.conv3(y)) + self.shortcut(x))
+
+
 class Projection(nn.Sequential):
     """Shortcut B: a strided 1×1 convolution and a norm."""
 
@@ -169,3 +209,17 @@ class Padding(nn.Module):
         """[N, C, S, S] → [N, channels_out, S/stride, S/stride]."""
         x = x[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.channels_out - x.shape[1]))
+
+
+NETWORKS: Mapping[str, Callable[[int], nn.Module]] = {
+    "fast": FastNet,
+    "resnet18": partial(ResNet, widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2)),
+    "resnet20": partial(ResNet, widths=(16, 32, 64), blocks=(3, 3, 3), projection=False),
+    "resnet50": partial(ResNet, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), bottleneck=True),
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "vgg11": Vgg11,
+    "densenet": DenseNet,
+    "mlp": Mlp,
+    "vit-tiny": VisionTransformer,
+}

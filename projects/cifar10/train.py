@@ -16,7 +16,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from core import plots
 from core.accelerator import Accelerator
@@ -24,7 +24,7 @@ from core.data import Loader
 from core.distributed import World
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner, Schedule
-from core.optim import decay_groups, one_cycle, warmup_cosine
+from core.optim import Combined, Muon, decay_groups, one_cycle, step_decay, warmup_cosine
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
@@ -111,16 +111,36 @@ def predictions(
 
 def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
     """The optimizer that the settings name."""
+    if config.optimizer == "muon":
+        return _muon(network, config)
     groups = decay_groups(network, config.weight_decay)
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, fused=True)
+    if config.optimizer == "adam":
+        return Adam(groups, lr=config.lr, fused=True)
     return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+
+
+def _muon(network: nn.Module, config: Config) -> Optimizer:
+    """Muon for filters and matrices but the last, which gives logits; AdamW at a tenth of the rate for the rest."""
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m.weight.requires_grad]
+    hidden = [layer.weight for layer in layers[:-1]]
+    chosen = {id(weight) for weight in hidden}
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
+    return Combined(
+        Muon(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
+        AdamW(rest, lr=0.1 * config.lr, weight_decay=0.0, fused=True),
+    )
 
 
 def build_schedule(config: Config, steps: int) -> Schedule:
     """The learning rate at each of `steps` steps, as a factor of the peak rate."""
     if config.schedule == "cosine":
         return warmup_cosine(steps, round(config.warmup * steps))
+    if config.schedule == "step":
+        return step_decay(steps)
+    if config.schedule == "constant":
+        return lambda step: 1.0
     return one_cycle(steps, rise=config.warmup)
 
 

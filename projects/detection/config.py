@@ -19,6 +19,7 @@ Model = Literal[
 STRIDE = 32  # both sides of what a network sees are multiples of it
 LARGEST_OWN_SIZE = 320  # pixels: the longer side where --image-size is not given and the images are larger
 LARGEST_IMAGE_SIZE = 2048
+BACKBONE_PREFIX = "package:"
 OnFault = Literal["stop", "skip", "clip"]
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -41,6 +42,10 @@ class Config(RunConfig):
     batch_size: int = option(8, "images of one forward pass, over all ranks together", low=1)
     model: Model = option("small", "small, which trains from scratch on a CPU, or one of torchvision's")
     weights: str = option("none", "weights to start from: none, coco (torchvision's models), or FILE.pth|.safetensors")
+    backbone: str = option(
+        "none",
+        "under the pyramid of small: none, its own layers; package:efficientnet_lite0 (1, 2), pretrained on ImageNet",
+    )
     image_size: int | None = option(
         None,
         "longer side of what the network sees, in pixels; none stands for the images' own, at most 320",
@@ -48,6 +53,7 @@ class Config(RunConfig):
         high=LARGEST_IMAGE_SIZE,
     )
     lr: float = option(0.0, "peak learning rate of AdamW; 0: 0.003 for small from scratch, else 0.0003", low=0)
+    backbone_lr: float = option(0.3, "a pretrained backbone's rate as a share of the head's", above=0, high=10)
     weight_decay: float = option(0.03, "weight decay of filters and matrices; none for biases and norms", low=0)
     warmup: float = option(0.05, "share of the training in which the rate rises", low=0, below=1)
     clip_norm: float | None = option(10.0, "largest norm of the whole gradient", above=0)
@@ -85,7 +91,12 @@ class Config(RunConfig):
         return self.lr or (0.003 if self.model == "small" and self.weights == "none" else 0.0003)
 
     def check(self) -> None:
-        """Raises UserError where model and weights do not fit together."""
+        """Raises UserError where model, weights and backbone do not fit together."""
+        if self.backbone != "none" and not self.backbone.startswith(BACKBONE_PREFIX):
+            raise UserError("unknown backbone", f"--backbone {self.backbone}", "choose none or package:NAME")
+        if self.backbone != "none" and self.model != "small":
+            where = f"--backbone {self.backbone} --model {self.model}"
+            raise UserError("options that exclude each other", where, "leave one out")
         if self.weights == "coco" and self.model == "small":
             todo = "choose a model of torchvision, or leave --weights out"
             raise UserError("there are no COCO weights of this model", "--model small", todo)

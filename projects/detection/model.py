@@ -1,11 +1,11 @@
-"""The detectors: a small one that trains from scratch on a CPU, and torchvision's by name.
+"""The detectors: a small one that trains from scratch on a CPU or on a pretrained backbone, and torchvision's by name.
 
 The small one follows FCOS (Tian et al. 2019, arXiv 1904.01355): residual blocks (He et al. 2016, arXiv 1512.03385),
 a feature pyramid (Lin et al. 2017, arXiv 1612.03144) of strides 8, 16 and 32, and one head shared by the three levels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -27,8 +27,13 @@ def build_model(config: Config, num_classes: int, *, initial_weights: bool) -> D
 
     initial_weights: whether to load the weights that they name, for a new training.
     """
-    if config.model == "small":
-        detector: Detector = Small(num_classes)
+    detector: Detector
+    if config.backbone != "none":
+        from projects.detection.pretrained import build_pretrained
+
+        detector = build_pretrained(config, num_classes, initial_weights=initial_weights and config.weights == "none")
+    elif config.model == "small":
+        detector = Small(num_classes)
     else:
         from projects.detection.torchvision_models import build_torchvision
 
@@ -40,32 +45,32 @@ def build_model(config: Config, num_classes: int, *, initial_weights: bool) -> D
     return detector
 
 
-class Small(Detector):
-    """A small residual network, a feature pyramid, and a head of two branches: one for classes, one for edges and fit.
+class PyramidDetector(Detector):
+    """A feature pyramid on three maps of strides 8, 16 and 32, and a head of two branches: one for classes, one for
+    edges and fit.
 
-    The fit is a prediction of how well the predicted box will overlap with the true one (its IoU).
+    The fit is a prediction of how well the predicted box will overlap with the true one (its IoU). A subclass calls
+    `add_head` and has `maps`.
     """
 
-    def __init__(
-        self, num_classes: int, widths: Sequence[int] = (24, 48, 96, 160, 224), features: int = 96, depth: int = 2
-    ) -> None:
-        super().__init__()
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The backbone's maps [N, channels, H / stride, W / stride], of each stride."""
+        raise NotImplementedError
+
+    def add_head(self, num_classes: int, channels: Sequence[int], features: int = 96, depth: int = 2) -> None:
+        """Adds pyramid and head for maps of these numbers of channels."""
         self.num_classes = num_classes
-        self.stem = _convolution(3, widths[0], stride=2)
-        self.stages = nn.ModuleList()
-        for number, (channels_in, channels_out) in enumerate(pairwise(widths)):
-            blocks = [Block(channels_in, channels_out, stride=2)]
-            if number in (1, 2):  # strides 8 and 16 matter most for small images
-                blocks.append(Block(channels_out, channels_out))
-            self.stages.append(nn.Sequential(*blocks))
-        self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths[-3:])
+        self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in channels)
         self.smooth = nn.ModuleList(_convolution(features, features) for _ in STRIDES)
         self.class_branch = nn.Sequential(*(_convolution(features, features) for _ in range(depth)))
         self.box_branch = nn.Sequential(*(_convolution(features, features) for _ in range(depth)))
         self.class_output = nn.Conv2d(features, num_classes, 3, padding=1)
         self.box_output = nn.Conv2d(features, 5, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
-        for module in self.modules():
+
+    def initialize(self, modules: Iterable[nn.Module]) -> None:
+        """Gives these modules, which include the head, the random weights that a training begins with."""
+        for module in modules:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
@@ -115,14 +120,36 @@ class Small(Detector):
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Features [N, features, H / stride, W / stride] of each stride."""
+        levels = [lateral(map_) for lateral, map_ in zip(self.lateral, self.maps(images), strict=True)]
+        for number in (1, 0):  # from coarse to fine
+            levels[number] = levels[number] + F.interpolate(levels[number + 1], scale_factor=2.0, mode="nearest")
+        return [smooth(level) for smooth, level in zip(self.smooth, levels, strict=True)]
+
+
+class Small(PyramidDetector):
+    """The small residual network under pyramid and head; 2.6 million weights."""
+
+    def __init__(
+        self, num_classes: int, widths: Sequence[int] = (24, 48, 96, 160, 224), features: int = 96, depth: int = 2
+    ) -> None:
+        super().__init__()
+        self.stem = _convolution(3, widths[0], stride=2)
+        self.stages = nn.ModuleList()
+        for number, (channels_in, channels_out) in enumerate(pairwise(widths)):
+            blocks = [Block(channels_in, channels_out, stride=2)]
+            if number in (1, 2):  # strides 8 and 16 matter most for small images
+                blocks.append(Block(channels_out, channels_out))
+            self.stages.append(nn.Sequential(*blocks))
+        self.add_head(num_classes, widths[-3:], features, depth)
+        self.initialize(self.modules())
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The outputs of the last three stages."""
         x, outputs = self.stem(images), []
         for stage in self.stages:
             x = stage(x)
             outputs.append(x)
-        levels = [lateral(output) for lateral, output in zip(self.lateral, outputs[-3:], strict=True)]
-        for number in (1, 0):  # from coarse to fine
-            levels[number] = levels[number] + F.interpolate(levels[number + 1], scale_factor=2.0, mode="nearest")
-        return [smooth(level) for smooth, level in zip(self.smooth, levels, strict=True)]
+        return outputs[-3:]
 
 
 class Block(nn.Module):

@@ -14,6 +14,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def train(command: TrainCommand[Config]) -> None:
     if detector.statistics is not None:
         data = replace(data, mean=detector.statistics[0], std=detector.statistics[1])
     loader = TrainingLoader(data, config, accelerator)
-    optimizer = AdamW(decay_groups(detector, config.weight_decay), lr=config.peak_lr, fused=True)
+    optimizer = AdamW(parameter_groups(detector, config), lr=config.peak_lr, fused=True)
     steps = total_steps(config, loader)
     schedule = warmup_cosine(steps, round(config.warmup * steps), final=0.02)
     learner = Learner(detector, optimizer, schedule, accelerator, ema=config.ema, channels_last=detector.channels_last)
@@ -87,6 +88,19 @@ def train(command: TrainCommand[Config]) -> None:
     )
     if run.world.is_main:
         _finish(run, loop, data, val, learner)
+
+
+def parameter_groups(detector: Detector, config: Config) -> list[dict[str, Any]]:
+    """The optimizer's groups: with weight decay and without, those of a pretrained backbone at a rate of their own."""
+    groups = decay_groups(detector, config.weight_decay)
+    if config.backbone == "none":
+        return groups
+    below = {id(parameter) for parameter in detector.get_submodule("backbone").parameters()}
+    parts = []
+    for lr, is_below in ((config.peak_lr, False), (config.peak_lr * config.backbone_lr, True)):
+        for group in groups:
+            parts.append({**group, "lr": lr, "params": [p for p in group["params"] if (id(p) in below) == is_below]})
+    return [part for part in parts if part["params"]]
 
 
 def _check_forward(detector: Detector, data: Data, config: Config, world: World) -> None:

@@ -6,7 +6,7 @@ in two parts.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,14 @@ from core.accelerator import Accelerator
 from core.data import BatchLoader, Loader, Order
 from core.distributed import World
 from core.errors import UserError
-from projects.forecast.config import Config, parse_split
+from projects.forecast.config import Config
 from projects.forecast.datasets import load_series
 from projects.forecast.frequency import Frequency
 from projects.forecast.series import Series
+from projects.forecast.split import split_rows, training_rows, window_starts
 
 Batch = tuple[Tensor, Tensor]  # standardized: inputs [N, lookback, columns], targets [N, horizon, columns]
 
-_ETT_DAYS = (360, 120, 120)
 _EVALUATION_BATCH_SIZE = 256
 _LARGEST_LEVEL = 1e5  # in deviations; beyond, float32 inputs of the graph would lose the movements by rounding
 _COMPARED_ROWS = 24  # of two windows, to see whether one is a copy of the other
@@ -91,7 +91,7 @@ class Data:
     @property
     def train_values(self) -> list[NDArray[np.float64]]:
         """The training rows of each series, in original units."""
-        return _training_rows(self.series, self.rows)
+        return training_rows(self.series, self.rows)
 
     @property
     def sha256(self) -> str:
@@ -145,8 +145,8 @@ class Data:
 def load_data(config: Config, device: torch.device) -> Data:
     """The data that settled settings name, on the device. Raises UserError, naming place and reason."""
     series = load_series(config)
-    rows = tuple(_split_rows(each, config) for each in series)
-    train_values = np.concatenate(_training_rows(series, rows))
+    rows = tuple(split_rows(each, config) for each in series)
+    train_values = np.concatenate(training_rows(series, rows))
     mean, std = train_values.mean(axis=0), train_values.std(axis=0)
     std = np.where(np.ptp(train_values, axis=0) > 0, std, 1.0)  # a column that never changes
     for name, level, size in zip(series[0].columns, mean, std, strict=True):
@@ -159,32 +159,11 @@ def load_data(config: Config, device: torch.device) -> Data:
     if season > config.lookback or season >= min(train for train, _, _ in rows):
         where = f"--season {season}, --lookback {config.lookback}"
         raise UserError("a season is longer than the lookback", where, "give a smaller --season")
-    starts = _window_starts(series, rows, config)
-    parts = [Windows(standardized, part.to(device), config.lookback, config.horizon) for part in starts]
+    starts = window_starts(series, rows, config)
+    parts = [
+        Windows(standardized, torch.from_numpy(part).to(device), config.lookback, config.horizon) for part in starts
+    ]
     return Data(series, rows, mean, std, season, *parts)
-
-
-def _window_starts(
-    series: Sequence[Series], rows: Sequence[tuple[int, int, int]], config: Config
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The first rows of the windows of train, val and test. Raises UserError for a series without any in a part."""
-    starts: tuple[list[Tensor], ...] = ([], [], [])
-    begin = 0
-    for each, (train, val, test) in zip(series, rows, strict=True):
-        firsts = (0, train - config.lookback, train + val - config.lookback)
-        spans = (train - config.lookback, val, test)  # rows on which a part's forecasts lie
-        parts = zip(("train", "val", "test"), (train, val, test), firsts, spans, starts, strict=True)
-        for part, num, first, span, part_starts in parts:
-            if span < config.horizon:
-                wanted = config.horizon + (config.lookback if part == "train" else 0)
-                where = f"{part}{f' of {each.name}' if each.name else ''} has {num} rows, lookback {config.lookback}"
-                where += f" and horizon {config.horizon} need {wanted}"
-                todo = "give a smaller --lookback or --horizon, or another --split"
-                raise UserError("too short a series", where, todo)
-            part_starts.append(begin + first + torch.arange(span - config.horizon + 1))
-        begin += len(each)
-    train_starts, val_starts, test_starts = (torch.cat(part) for part in starts)
-    return train_starts, val_starts, test_starts
 
 
 def _hashes(windows: Windows) -> Iterator[int]:
@@ -195,31 +174,6 @@ def _hashes(windows: Windows) -> Iterator[int]:
         rows = values[start : start + num]
         if (rows[1:] != rows[:-1]).any():
             yield hash(rows.tobytes())
-
-
-def _training_rows(series: Sequence[Series], rows: Sequence[tuple[int, int, int]]) -> list[NDArray[np.float64]]:
-    """The training rows of each series, in original units."""
-    return [each.values[:train] for each, (train, _, _) in zip(series, rows, strict=True)]
-
-
-def _split_rows(series: Series, config: Config) -> tuple[int, int, int]:
-    """Rows of train, val and test, which follow one another from the first row on."""
-    parts = parse_split(config.split)
-    if parts is None:
-        counts = [series.frequency.rows_of_days(days) for days in _ETT_DAYS]
-        train, val, test = (count or 0 for count in counts)
-        if not train or train + val + test > len(series):
-            where = f"{len(series)} rows, {series.frequency} apart"
-            raise UserError("no 20 months of 30 days", where, "give another --split")
-        return train, val, test
-    if sum(parts) > 1.5:
-        train, val, test = (round(part) for part in parts)
-        if train + val + test > len(series):
-            where = f"--split {config.split}, {len(series)} rows"
-            raise UserError("more rows than there are", where, "give smaller numbers")
-        return train, val, test
-    train, test = int(parts[0] * len(series)), int(parts[2] * len(series))
-    return train, len(series) - train - test, test
 
 
 def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:

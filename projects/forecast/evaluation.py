@@ -4,6 +4,7 @@ DLinear has 336 rows of lookback in its paper.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,14 @@ from core.distributed import World
 from core.evaluation import evaluating
 from projects.forecast.config import Config
 from projects.forecast.data import Batch, Data, evaluation_loader
-from projects.forecast.metrics import Scale, Scores, naive_error
+from projects.forecast.metrics import Scale, Scores, naive_error, summary_of
 from projects.forecast.model import seasonal_naive, solve_dlinear
-from projects.forecast.plots import Panel, plot_calibration, plot_errors, plot_forecasts
+from projects.forecast.plots import Panel, plot_evaluation
 
 Results = dict[str, dict[str, Any]]  # by name of forecaster
 SEASONAL_NAIVE, CLOSED_FORM = "seasonal naive", "dlinear, closed form"
 _Forecaster = Callable[[Tensor], Tensor]  # standardized [N, lookback, columns] → [N, horizon, columns, levels]
 _DLINEAR_LOOKBACK = 336
-_NUM_PLOTTED = 3  # windows, and columns of each
 
 
 def forecasts(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -41,7 +41,7 @@ def score_network(data: Data, network: nn.Module, accelerator: Accelerator, conf
     """The network's scores on all test windows."""
     scores = _new_scores(data, config, config.levels)
     for forecast, targets in forecasts(evaluation_loader(data.test, World()), network, accelerator):
-        scores.add(forecast, targets)
+        scores.add(forecast.cpu().numpy(), targets.cpu().numpy())
     return scores
 
 
@@ -60,22 +60,14 @@ def score_baselines(data: Data, config: Config) -> Results:
         scores = _new_scores(data, config, (0.5,))
         with torch.inference_mode():
             for inputs, targets in evaluation_loader(data.test, World()).batches(0):
-                scores.add(forecaster(inputs), targets)
+                scores.add(forecaster(inputs).cpu().numpy(), targets.cpu().numpy())
         results[name] = scores.result(data.columns)
     return results
 
 
 def summarize(results: Results, config: Config) -> dict[str, float]:
     """The numbers of a run that tables show. Those in original units are means over columns."""
-    own = results[config.model]
-    summary = {"test_mse": own["mse"], "test_mae": own["mae"]}
-    for name in ("rmse", "mae", "smape", "mase"):
-        known = [column[name] for column in own["original_units"].values() if column[name] is not None]
-        if known:
-            label = f"test_{name}" + ("" if name in ("smape", "mase") else "_original_units")
-            summary[label] = float(np.mean(known))
-    if "coverage" in own:
-        summary["test_coverage"] = own["coverage"]
+    summary = {f"test_{name}": value for name, value in summary_of(results[config.model]).items()}
     if config.baselines:
         summary["dlinear_closed_form_mse"] = results[CLOSED_FORM]["mse"]
         summary["seasonal_naive_mse"] = results[SEASONAL_NAIVE]["mse"]
@@ -100,20 +92,9 @@ def plot_results(
     folder: Path, data: Data, network: nn.Module, accelerator: Accelerator, scores: Scores, results: Results
 ) -> None:
     """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files."""
-    num, levels = len(data.test), scores.levels
-    some = sorted({num * k // (_NUM_PLOTTED + 1) for k in range(1, _NUM_PLOTTED + 1)})
-    worst = scores.worst_windows(_NUM_PLOTTED, apart=data.test.horizon)
-    titles = {"forecasts": "Test forecasts", "worst": "Test windows of the largest errors"}
-    for name, windows in {"forecasts": some, "worst": worst}.items():
-        columns = range(max(0, len(data.columns) - _NUM_PLOTTED), len(data.columns))
-        panels = [_panel(data, network, accelerator, window, column) for window in windows for column in columns]
-        plot_forecasts(panels, levels, folder / f"{name}.png", title=titles[name])
-    firsts = [int(np.argmax(scores.part_of == part)) for part in range(scores.num_parts)]
-    begins = [data.time_of(int(data.test.starts[first]) + data.test.lookback) for first in firsts]
-    plot_errors(results, begins, folder / "errors.png")
-    own = next(iter(results.values()))
-    if len(levels) > 1:
-        plot_calibration(own, folder / "calibration.png")
+    begins = [data.time_of(int(data.test.starts[first]) + data.test.lookback) for first in scores.first_of_parts()]
+    panel = partial(_panel, data, network, accelerator)
+    plot_evaluation(folder, scores, results, begins, panel, len(data.columns), data.test.horizon)
 
 
 def _panel(data: Data, network: nn.Module, accelerator: Accelerator, window: int, column: int) -> Panel:

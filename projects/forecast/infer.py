@@ -4,8 +4,7 @@ numpy and onnxruntime; no torch. Writes a CSV with the timestamps continued, and
 interval beside it.
 """
 
-import csv
-import io
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,41 +14,89 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.benchmark import benchmark
 from core.command_line import whole_number
-from core.errors import RunError, UserError, printable, run_command
-from core.files import write_atomically
+from core.errors import RunError, UserError, note_saved, printable, run_command
+from core.files import temporary_beside
 from core.inference import OnnxModel
+from core.patterns import expanded
 from core.program import infer_parser
+from core.progress import counted
+from core.records import FORMATS, RecordWriter, check_parquet
 from projects.forecast.config import NO_TIME_COLUMN, TASK, Config, ModelFacts
 from projects.forecast.series import Series, read_series
 
-_MAX_PANELS = 12
+_BATCH_SIZE, _MAX_PANELS = 64, 12
 _ENDS = ("_lower", "_upper")  # of the outermost pair of quantiles
 Levels = NDArray[np.float32]  # original units, [series, horizon, columns, levels]
 
 
 def main() -> None:
     """The command line."""
-    written = "FILE.csv, or a folder for forecast.csv and forecast.png (default: SERIES.forecast.csv in this folder)"
+    arguments = _parse_arguments()
+    model = OnnxModel.named_by(arguments, task=TASK, facts=ModelFacts)
+    facts = model.facts
+    if arguments.benchmark:
+        row = np.asarray(facts.mean, dtype=np.float32)
+        benchmark(model, lambda num: {"series": np.tile(row, (num, facts.lookback, 1))}, as_json=arguments.json)
+        return
+    sources = expanded(arguments.series)
+    places = _output_paths(arguments.output, sources, arguments.format)
+    horizon = checked_horizon(arguments.horizon, facts)
+    skip = arguments.on_fault == "skip" and len(sources) > 1
+    if not skip and len(sources) > 1:
+        for source in sources:  # before anything is written
+            read_for(facts, source)
+    num_done = 0
+    for source, (table, plot) in zip(counted(sources, len(sources), "tables"), places, strict=True):
+        try:
+            _forecast_table(model, source, table, plot, horizon, as_json=arguments.json)
+        except (UserError, RunError) as error:
+            if not skip:
+                raise
+            print(f"skipped: {printable(str(error))}", file=sys.stderr)
+            continue
+        num_done += 1
+        note_saved(f"the forecasts of {num_done:,} tables are written")
+    if not num_done:
+        raise UserError("no usable table", f"{len(sources):,} given", "see the lines above")
+
+
+def _parse_arguments() -> argparse.Namespace:
+    """The command line. Raises UserError."""
+    written = (
+        "a .csv, .jsonl or .parquet, or a folder for forecast.csv and forecast.png (default: SERIES.forecast.csv in "
+    )
+    written += "this folder); of several tables a folder for SERIES.forecast.csv and .png of each"
     parser = infer_parser(Config, None, written)
-    parser.add_argument("series", type=Path, metavar="SERIES.csv", help="a table with the model's columns")
+    named = "tables with the model's columns, or patterns such as 'data/*.csv'"
+    parser.add_argument("series", nargs="+", default=[], metavar="SERIES.csv", help=named).required = False
     parser.add_argument("--horizon", type=whole_number, metavar="N", help="rows to forecast (default: the model's)")
+    parser.add_argument("--format", choices=FORMATS, help="of the table in a folder (default: csv)")
+    faults = "a table of several that cannot be used: leave it out and name it, or stop before any is written "
+    parser.add_argument("--on-fault", choices=("stop", "skip"), default="skip", help=f"{faults}(default: skip)")
     arguments = parser.parse_args()
-    table, plot = _output_paths(arguments.output, arguments.series)
-    model = OnnxModel(arguments.model, task=TASK, facts=ModelFacts)
-    horizon = _checked_horizon(arguments.horizon, model.facts)
-    series = read_for(model.facts, arguments.series)
+    if not arguments.series and not arguments.benchmark:
+        parser.error("the following arguments are required: SERIES.csv")
+    return arguments
+
+
+def _forecast_table(
+    model: OnnxModel[ModelFacts], source: Path, table: Path, plot: Path, horizon: int, *, as_json: bool
+) -> None:
+    """Forecasts one table; writes and prints the result. Raises UserError and RunError before anything is written."""
+    series = read_for(model.facts, source)
     levels = forecast(model, series)[:, :horizon]
     records = to_records(model.facts, series, levels)
-    if arguments.json:
+    if as_json:
         print("\n".join(json.dumps(record) for record in records))
     replaced = [path for path in (table, plot) if path.exists()]
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(table, _to_csv(records).encode())
+    _write_table(records, table)
     _plot(model.facts, series, levels, plot)
     if replaced:
         print(f"note: replaced {' and '.join(map(str, replaced))}", file=sys.stderr)
-    if not arguments.json:
+    if not as_json:
         times = [series[0].write_time(time) for time in series[0].times_after(horizon)]
         several = f" of each of {len(series):,} series" if len(series) > 1 else f" from {times[0]} to {times[-1]}"
         print(printable(f"{table}: {horizon} rows{several}, of {', '.join(model.facts.columns)}"))
@@ -82,14 +129,16 @@ def read_for(facts: ModelFacts, path: Path) -> tuple[Series, ...]:
 
 def forecast(model: OnnxModel[ModelFacts], series: Sequence[Series]) -> Levels:
     """All levels for the model's whole horizon. Raises RunError where a number is not finite."""
+    windows = [each.values[-model.facts.lookback :].astype(np.float32) for each in series]
     results = []
-    for each in series:
-        outputs = model.run(series=each.values[None, -model.facts.lookback :].astype(np.float32))
-        results.append(outputs["quantiles"][0] if "quantiles" in outputs else outputs["forecast"][0, ..., None])
-        if not np.isfinite(results[-1]).all():
+    for start in range(0, len(series), _BATCH_SIZE):
+        outputs = model.run(series=np.stack(windows[start : start + _BATCH_SIZE]))
+        results.append(outputs["quantiles"] if "quantiles" in outputs else outputs["forecast"][..., None])
+    levels: Levels = np.concatenate(results)
+    for each, its_levels in zip(series, levels, strict=True):
+        if not np.isfinite(its_levels).all():
             where = f"{each.name} after {each.time_of(-1)}".strip()
             raise RunError("a forecast is not a finite number", where, "compare the table with the training data")
-    levels: Levels = np.stack(results)
     return levels
 
 
@@ -126,25 +175,36 @@ def _suffixes(facts: ModelFacts) -> list[str]:
     return suffixes
 
 
-def _output_paths(output: Path | None, series: Path) -> tuple[Path, Path]:
-    """The paths of the table and of the plot. Raises UserError where they would replace the input."""
-    if output is None:
-        table = Path(f"{series.stem}.forecast.csv")
-    elif output.suffix.lower() == ".csv" and not output.is_dir():
-        table = output
+def _output_paths(output: Path | None, sources: Sequence[Path], given_format: str | None) -> list[tuple[Path, Path]]:
+    """The paths of the table and of the plot for each source. Raises UserError where they would replace an input."""
+    ending = None if output is None or output.is_dir() else output.suffix.lower()[1:]
+    is_file = ending in FORMATS
+    if is_file and given_format not in (None, ending):
+        raise UserError("two formats", f"--format {given_format} and --output {output}", "leave out --format")
+    suffix = f".{given_format or 'csv'}"
+    if len(sources) > 1:
+        if is_file:
+            raise UserError("one output for many tables", f"--output {output}", "give a folder")
+        tables = [(output or Path()) / f"{source.stem}.forecast{suffix}" for source in sources]
+        if twice := [table for table in tables if tables.count(table) > 1]:
+            raise UserError("two tables of one name", twice[0], "give one of them in another command")
+    elif output is None:
+        tables = [Path(f"{sources[0].stem}.forecast{suffix}")]
     else:
-        table = output / "forecast.csv"
-    in_the_way = [path for path in table.parents if path.exists() and not path.is_dir()]
-    if in_the_way or table.is_dir():
-        raise UserError("not a folder", f"--output {output}", "give a folder or a FILE.csv")
-    paths = table, table.with_suffix(".png")
-    for path in paths:
-        if path.exists() and series.exists() and path.samefile(series):
-            raise UserError("the output would replace the input", path, "give another --output")
-    return paths
+        tables = [output if is_file else output / f"forecast{suffix}"]
+    for table in tables:
+        in_the_way = [path for path in table.parents if path.exists() and not path.is_dir()]
+        if in_the_way or table.is_dir():
+            raise UserError("not a folder", f"--output {output}", "give a folder or a FILE.csv")
+        for path in (table, table.with_suffix(".png")):
+            if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
+                raise UserError("the output would replace the input", path, "give another --output")
+    if suffix == ".parquet" or tables[0].suffix.lower() == ".parquet":
+        check_parquet()
+    return [(table, table.with_suffix(".png")) for table in tables]
 
 
-def _checked_horizon(wanted: int | None, facts: ModelFacts) -> int:
+def checked_horizon(wanted: int | None, facts: ModelFacts) -> int:
     """Rows to forecast, at most what the model can. Raises UserError for more."""
     most = facts.horizon
     if wanted is not None and not 1 <= wanted <= most:
@@ -153,13 +213,17 @@ def _checked_horizon(wanted: int | None, facts: ModelFacts) -> int:
     return most if wanted is None else wanted
 
 
-def _to_csv(records: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+def _write_table(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Replaces a table as a whole, in the format that its name ends in."""
+    temporary = temporary_beside(path)
+    temporary = temporary.with_name(f"{temporary.name}{path.suffix}")
+    try:
+        with RecordWriter(temporary, {name: type(value) for name, value in records[0].items()}) as writer:
+            for record in records:
+                writer.add(record)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plot(facts: ModelFacts, series: Sequence[Series], levels: Levels, path: Path) -> None:

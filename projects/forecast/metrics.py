@@ -1,43 +1,18 @@
-"""How good forecasts are: the losses of training, and scores by step ahead, column and part of the test.
+"""How good forecasts are: scores by step ahead, column and part of the test. No torch.
 
 Standardized mean squared and absolute error are the literature's numbers. sMAPE is in per cent of the mean of forecast
 and truth, 0 to 200; MASE is the absolute error divided by that of seasonal-naive on the training rows (Hyndman and
 Koehler 2006). The pinball loss of a level is least where that share of truths lies below (Koenker and Bassett 1978).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 _Array = NDArray[np.float64]
-
-
-def forecast_loss(forecast: Tensor, targets: Tensor, levels: Sequence[float], name: str) -> Tensor:
-    """The mean loss of forecasts [N, horizon, columns, levels] for targets [N, horizon, columns].
-
-    name: mae, mse or huber, of the point forecast in the middle. The mean pinball loss of the other levels is added.
-    """
-    middle = len(levels) // 2
-    point = forecast[..., middle]
-    losses = {"mae": F.l1_loss, "mse": F.mse_loss, "huber": F.smooth_l1_loss}
-    loss = losses[name](point, targets)
-    if len(levels) == 1:
-        return loss
-    others = [k for k in range(len(levels)) if k != middle]
-    return loss + pinball(forecast[..., others], targets, [levels[k] for k in others]).mean()
-
-
-def pinball(forecast: Tensor, targets: Tensor, levels: Sequence[float]) -> Tensor:
-    """The pinball loss of each number: same shape as `forecast`."""
-    level = forecast.new_tensor(levels)
-    error = targets[..., None] - forecast
-    return torch.maximum(level * error, (level - 1) * error)
 
 
 @dataclass(frozen=True)
@@ -70,9 +45,9 @@ class Scores:
         self._squared: _Array = np.zeros(0)
         self._below: _Array = np.zeros(0)
 
-    def add(self, forecast: Tensor, targets: Tensor) -> None:
+    def add(self, forecast: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
         """Takes in standardized forecasts [N, horizon, columns, levels] and targets [N, horizon, columns]."""
-        levels, truth = (tensor.double().cpu().numpy() for tensor in (forecast, targets))
+        levels, truth = forecast.astype(np.float64), targets.astype(np.float64)
         if not self._num_added:
             shape = levels.shape[1:3]
             self._squared, self._absolute, self._smape = (np.zeros((self.num_parts, *shape)) for _ in range(3))
@@ -137,6 +112,10 @@ class Scores:
             "coverage_by_step": inside.mean(axis=1).tolist(),
         }
 
+    def first_of_parts(self) -> list[int]:
+        """The first window of each part."""
+        return [int(np.argmax(self.part_of == part)) for part in range(self.num_parts)]
+
     def worst_windows(self, num: int, apart: int) -> list[int]:
         """The windows with the largest squared error, the worst first, none within `apart` windows of another."""
         errors = np.concatenate(self._window_errors)
@@ -145,6 +124,16 @@ class Scores:
             if len(worst) < num and all(abs(window - other) >= apart for other in worst):
                 worst.append(int(window))
         return worst
+
+
+def summary_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of `Scores.result` that tables show. Those in original units are means over columns."""
+    summary = {"mse": result["mse"], "mae": result["mae"]}
+    for name in ("rmse", "mae", "smape", "mase"):
+        known = [column[name] for column in result["original_units"].values() if column[name] is not None]
+        if known:
+            summary[name + ("" if name in ("smape", "mase") else "_original_units")] = float(np.mean(known))
+    return {**summary, **({"coverage": result["coverage"]} if "coverage" in result else {})}
 
 
 def _relative(error: float, naive: float) -> float | None:

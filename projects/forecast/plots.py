@@ -1,6 +1,6 @@
 """The plots of a run: forecasts beside the truth, errors by step ahead and over time, calibration. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import plots
+from projects.forecast.metrics import Scores
 
 _Array = NDArray[np.float64]
+_NUM_PLOTTED = 3  # windows, and columns of each
 _COLORS = ("tab:blue", "tab:orange", "tab:gray", "tab:green")
 
 
@@ -23,6 +25,32 @@ class Panel:
     history: _Array
     forecast: _Array
     truth: _Array | None = None
+
+
+def plot_evaluation(
+    folder: Path,
+    scores: Scores,
+    results: Mapping[str, Mapping[str, Any]],
+    begins: Sequence[str],
+    panel: Callable[[int, int], Panel],
+    num_columns: int,
+    horizon: int,
+) -> None:
+    """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files.
+
+    results: by name, the forecaster's own first. begins: each part's first time. panel: from a window and a column.
+    """
+    num, levels = len(scores.part_of), scores.levels
+    some = sorted({num * k // (_NUM_PLOTTED + 1) for k in range(1, _NUM_PLOTTED + 1)})
+    worst = scores.worst_windows(_NUM_PLOTTED, apart=horizon)
+    titles = {"forecasts": "Test forecasts", "worst": "Test windows of the largest errors"}
+    for name, windows in {"forecasts": some, "worst": worst}.items():
+        columns = range(max(0, num_columns - _NUM_PLOTTED), num_columns)
+        panels = [panel(window, column) for window in windows for column in columns]
+        plot_forecasts(panels, levels, folder / f"{name}.png", title=titles[name])
+    plot_errors(results, begins, folder / "errors.png")
+    if len(levels) > 1:
+        plot_calibration(next(iter(results.values())), folder / "calibration.png")
 
 
 def plot_forecasts(panels: Sequence[Panel], levels: Sequence[float], path: Path, *, title: str) -> None:

@@ -39,7 +39,7 @@ from projects.forecast.evaluation import (
     score_network,
     summarize,
 )
-from projects.forecast.metrics import forecast_loss
+from projects.forecast.loss import forecast_loss
 from projects.forecast.model import build_model
 
 

@@ -23,7 +23,7 @@ from core.evaluation import evaluating
 from core.files import write_atomically
 from core.optim import decay_groups, one_cycle
 from core.plain import from_plain
-from core.run import read_run
+from core.run_record import read_run
 from core.vision.image_set import ImageSet, from_pixels
 from core.vision.network_file import FILE_NAME, ImageNetwork, load_network, save_network
 from projects.gan.config import ClassifierFacts, Config, Facts

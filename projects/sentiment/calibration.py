@@ -1,37 +1,12 @@
-"""Calibrated probabilities: one temperature fitted on held-out logits, and the calibration error.
+"""How well probabilities are calibrated: their reliability, and the calibration error. No torch.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv 1706.04599).
 """
 
-import math
-
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-_LOWEST, _HIGHEST = 0.1, 10.0
 _NUM_BINS = 10
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The divisor of the logits, between 0.1 and 10, that makes the cross-entropy smallest.
-
-    logits: [N, C]; labels: int64 [N].
-    """
-    logits = logits.double()
-
-    def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits / math.exp(log_temperature), labels))
-
-    low, high = math.log(_LOWEST), math.log(_HIGHEST)
-    for _ in range(60):  # the loss has one minimum, so a third of the interval can be left out each time
-        third = (high - low) / 3
-        if loss(low + third) <= loss(high - third):
-            high -= third
-        else:
-            low += third
-    return math.exp((low + high) / 2)
 
 
 def reliability(

@@ -16,6 +16,7 @@ from core import randomness
 from core.data import BatchLoader, Loader, Order
 from core.distributed import World
 from core.errors import UserError
+from core.seeds import sample_generator
 from projects.sentiment.config import Config
 from projects.sentiment.datasets import load_dataset
 from projects.sentiment.tables import Fault, Row
@@ -116,7 +117,7 @@ class LengthOrder(Order):
                 for pool in torch.split(chosen, _POOL_BATCHES * self.batch_size)
             ]
             batches = list(torch.split(torch.cat(pools), self.batch_size))
-            turns = randomness.sample_generator(self.seed, epoch, 0, "batches").permutation(len(batches))
+            turns = sample_generator(self.seed, epoch, 0, "batches").permutation(len(batches))
             batches = [batches[turn] for turn in turns]
         else:
             batches = list(torch.split(self.lengths.argsort(stable=True), self.batch_size))

@@ -1,7 +1,8 @@
 """Plots of a run's test texts: confusion, reliability, accuracy by length; and the list of the worst mistakes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,33 +10,38 @@ from numpy.typing import NDArray
 from core import plots
 from core.errors import printable
 from projects.sentiment.calibration import calibration_error, reliability
-from projects.sentiment.data import TextSet
 
 _NUM_MISTAKES = 100
 _NUM_GROUPS = 8
 
 
+class LabeledTexts(NamedTuple):
+    """Texts with their labels. where: the file and line of each. labels, lengths (in tokens): int64 [N]."""
+
+    texts: Sequence[str]
+    where: Sequence[str]
+    labels: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
 def plot_results(
-    run_path: Path,
-    classes: Sequence[str],
-    texts: TextSet,
-    probabilities: NDArray[np.float32],
-    uncalibrated: NDArray[np.float32],
+    run_path: Path, classes: Sequence[str], texts: LabeledTexts, variants: Mapping[str, NDArray[np.float32]]
 ) -> None:
     """Writes plots/*.png and mistakes.txt.
 
-    probabilities, uncalibrated: float32 [N, C] of the texts, with the temperature and without it.
+    variants: probabilities float32 [N, C] by name, such as those with the temperature and without it; the last one is
+    what a user gets.
     """
-    plots.curves(run_path, ["loss", "accuracy"])
+    probabilities = list(variants.values())[-1]
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, (texts.labels, probabilities.argmax(1)), 1)
     plots.confusion(counts, classes, run_path / "plots" / "confusion.png")
-    _plot_reliability({"as trained": uncalibrated, "calibrated": probabilities}, texts.labels, run_path)
-    _plot_lengths(texts.lengths.numpy(), probabilities.argmax(1) == texts.labels, run_path)
+    _plot_reliability(variants, texts.labels, run_path)
+    _plot_lengths(texts.lengths, probabilities.argmax(1) == texts.labels, run_path)
     _list_mistakes(run_path / "mistakes.txt", classes, texts, probabilities)
 
 
-def _plot_reliability(variants: dict[str, NDArray[np.float32]], labels: NDArray[np.int64], run_path: Path) -> None:
+def _plot_reliability(variants: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], run_path: Path) -> None:
     """How often a prediction is right, against the probability that it was given."""
     drawn, grid = plots.figure(5.2, 5.0)
     axis = grid[0, 0]
@@ -69,7 +75,7 @@ def _plot_lengths(lengths: NDArray[np.int64], right: NDArray[np.bool_], run_path
     plots.save_figure(drawn, run_path / "plots" / "lengths.png")
 
 
-def _list_mistakes(path: Path, classes: Sequence[str], texts: TextSet, probabilities: NDArray[np.float32]) -> None:
+def _list_mistakes(path: Path, classes: Sequence[str], texts: LabeledTexts, probabilities: NDArray[np.float32]) -> None:
     """The texts that were wrong with the most confidence, the worst first, a line each."""
     predicted = probabilities.argmax(1)
     wrong = np.flatnonzero(predicted != texts.labels)

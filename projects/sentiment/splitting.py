@@ -8,7 +8,7 @@ the tokenizer sees them, so that case and spacing make no difference.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from core import randomness
+from core.seeds import sample_generator
 from projects.sentiment.tokenizer import comparable_forms
 
 
@@ -23,7 +23,7 @@ def hold_out(
     forms = comparable_forms(texts)
     containers = _candidates(forms)
     whole = _whole_texts(forms, containers)
-    order = randomness.sample_generator(seed, 0, 0, f"hold out {purpose}").permutation(len(whole))
+    order = sample_generator(seed, 0, 0, f"hold out {purpose}").permutation(len(whole))
     num_held = min(len(whole) - 1, max(1, round(fraction * len(whole))))
     held = {whole[i] for i in order[:num_held]}
     kept_labels = {labels[i] for i in whole if i not in held}

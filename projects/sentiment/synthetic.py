@@ -9,7 +9,7 @@ of the seed and its number.
 import numpy as np
 from numpy.typing import NDArray
 
-from core import randomness
+from core.seeds import sample_generator
 
 _ADJECTIVES = (
     ("dull", "clumsy", "tedious", "awful", "shallow", "lifeless", "forgettable", "messy", "dreary", "bland"),
@@ -84,7 +84,7 @@ def write_reviews(num: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
 
 def _write_review(seed: int, number: int, label: int) -> str:
     """One review: a sentence that counts, with none to two neutral ones before or after it."""
-    random = randomness.sample_generator(seed, 0, number, "review")
+    random = sample_generator(seed, 0, number, "review")
     aspects = [_ASPECTS[k] for k in random.permutation(len(_ASPECTS))[:3]]
     frame = _FRAMES[random.integers(len(_FRAMES))]
     for mark, polarity, aspect in (

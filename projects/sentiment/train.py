@@ -26,13 +26,13 @@ from core.evaluation import count_weights, evaluating
 from core.files import write_atomically
 from core.learner import Learner
 from core.optim import decay_groups, warmup_cosine
-from core.plots import optional
+from core.plots import curves, optional
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
 from projects.sentiment.baseline import measure_baseline
-from projects.sentiment.calibration import calibration_error, fit_temperature
+from projects.sentiment.calibration import calibration_error
 from projects.sentiment.data import (
     Batch,
     Data,
@@ -43,7 +43,8 @@ from projects.sentiment.data import (
     training_loader,
 )
 from projects.sentiment.model import Ensemble
-from projects.sentiment.plots import plot_results
+from projects.sentiment.plots import LabeledTexts, plot_results
+from projects.sentiment.temperature import fit_temperature
 from projects.sentiment.vectors import read_vectors
 
 _NUM_FAULTS_SHOWN = 5
@@ -170,7 +171,9 @@ def _finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner:
     probabilities, uncalibrated = ((logits / t).softmax(1).numpy() for t in (float(network.temperature), 1.0))
     accuracy = float((probabilities.argmax(1) == texts.labels).mean())
     with optional():
-        plot_results(run.path, data.classes, texts, probabilities, uncalibrated)
+        curves(run.path, ["loss", "accuracy"])
+        labeled = LabeledTexts(texts.texts, texts.where, texts.labels, texts.lengths.numpy())
+        plot_results(run.path, data.classes, labeled, {"as trained": uncalibrated, "calibrated": probabilities})
     numbers = {
         f"{name}_accuracy": accuracy,
         f"num_{name}": len(texts),

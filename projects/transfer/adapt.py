@@ -148,6 +148,18 @@ def changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[d
     return rows
 
 
+def target_accuracy(
+    network: Classifier, target: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
+) -> dict[str, float]:
+    """What a summary holds of a network that was trained for a target; nothing where no label is known there."""
+    known = np.flatnonzero(target.labels >= 0)
+    if not len(known):
+        return {}
+    share = accuracy(network, target.take(known), preprocessing, config, accelerator)
+    print(f"target         accuracy {share:.4f} on {len(known):,} labeled images")
+    return {"target_accuracy_after": share}
+
+
 def accuracy(
     network: Classifier, images: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
 ) -> float:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core import randomness
+from core.seeds import sample_generator
 from cuda_ext import augment, normalize
 from projects.transfer.config import Config
 
@@ -150,7 +151,7 @@ OPERATIONS: Sequence[Callable[[Any, Tensor, float], Tensor]] = (
 
 def mix(images: Tensor, targets: Tensor, samples: Tensor, epoch: int, config: Config) -> tuple[Tensor, Tensor]:
     """Mixes each image, and its target [N, num_classes], with its neighbor in the batch."""
-    random = randomness.sample_generator(config.seed, epoch, int(samples[0]), "mix")
+    random = sample_generator(config.seed, epoch, int(samples[0]), "mix")
     uses_cutmix = config.cutmix > 0 and (config.mixup == 0 or random.random() < 0.5)
     alpha = config.cutmix if uses_cutmix else config.mixup
     share = float(random.beta(alpha, alpha))  # of the image itself

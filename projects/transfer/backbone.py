@@ -1,41 +1,26 @@
-"""The pretrained backbone: from timm, from torchvision, from a run, or a small network that learns a generated domain.
+"""The pretrained backbone of a run: what it is built from, and its copy in the run folder.
 
-What was found goes into the run folder as backbone.safetensors, so that a resumed run and an export need no other
-place. A run of this project gives its own backbone; one of another project the file network.safetensors in its folder.
+What pretrained.py found goes into the run folder as backbone.safetensors, so that a resumed run and an export need no
+other place. A run of this project gives its own backbone; one of another project the file network.safetensors in its
+folder.
 """
 
 import hashlib
-import importlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-from torch import Tensor, nn
+from torch import nn
 
-from core.accelerator import Accelerator
 from core.errors import UserError
 from core.files import write_atomically
-from core.plain import from_plain
-from core.run import read_run
-from core.stored_run import StoredRun, load_run
+from core.stored_run import StoredRun
 from core.vision import network_file
-from core.weights import read_weights, torch_hub_file
-from projects.transfer.config import SYNTHETIC, Config, Facts
-from projects.transfer.model import (
-    SMALL,
-    Classifier,
-    build_classifier,
-    build_network,
-    name_of_head,
-    without_head,
-)
-from projects.transfer.weights import hub_file, load_weights, report_unfit
+from projects.transfer.config import Config, Facts
+from projects.transfer.model import Classifier, build_classifier, build_network, name_of_head, without_head
 
 FILE_NAME = "backbone.safetensors"
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -84,26 +69,6 @@ class Source:
         return without_head(network, name_of_head(network, self.num_classes, self.architecture))
 
 
-def find_source(config: Config, accelerator: Accelerator, resumed: Path | None) -> Source:
-    """The backbone that the settings name; for a run that is resumed, the one in its folder."""
-    if resumed is not None:
-        facts = from_plain(Facts, read_run(resumed, config.project)["facts"], resumed / "run.json")
-        if facts.weights_sha256 is None or (resumed / FILE_NAME).exists():  # else it was stopped before it had kept it
-            return kept_source(resumed, facts, config)
-    name = config.backbone if config.backbone != "auto" else "source" if config.data == SYNTHETIC else "timm:resnet18"
-    kind, _, rest = name.partition(":")
-    if kind == "source":
-        source = _from_generated_domain(config, accelerator)
-    elif kind == "run":
-        source = _from_run(Path(rest), config)
-    else:
-        source = _from_timm(rest, config) if kind == "timm" else _from_torchvision(rest, config)
-    if not config.from_scratch:
-        return source
-    content = source.content if source.architecture.startswith("run:") else None
-    return replace(source, mean=None, std=None, content=content, is_random=True, origin="random")
-
-
 def keep(source: Source, run_dir: Path) -> None:
     """Puts the backbone into the run folder, which needs no other place then."""
     if source.content is not None and not (run_dir / FILE_NAME).exists():
@@ -112,13 +77,13 @@ def keep(source: Source, run_dir: Path) -> None:
 
 def kept_source(run_dir: Path, facts: Facts, config: Config) -> Source:
     """The backbone in a run folder. Raises UserError where it is missing or was changed."""
-    content = None if facts.weights_sha256 is None else _kept_content(run_dir, facts.weights_sha256)
+    content = None if facts.weights_sha256 is None else kept_content(run_dir, facts.weights_sha256)
     mean, std = (None, None) if config.from_scratch else (facts.mean, facts.std)
     numbers = facts.num_source_classes, facts.source_image_size
     return Source(facts.model, *numbers, mean, std, content, config.from_scratch, facts.weights)
 
 
-def _kept_content(run_dir: Path, sha256: str | None) -> bytes:
+def kept_content(run_dir: Path, sha256: str | None) -> bytes:
     """The run folder's backbone.safetensors. Raises UserError for one that is missing or not as it was written."""
     path, todo = run_dir / FILE_NAME, "put it back, or start a new run"
     try:
@@ -143,108 +108,3 @@ def load_classifier(run: StoredRun[Config, Facts]) -> Classifier:
     network = build_classifier(source.build(), len(facts.classes), facts.image_size, config.dropout)
     (network.head if is_frozen else network).load_state_dict(run.weights())
     return network.eval()
-
-
-def _from_timm(name: str, config: Config) -> Source:
-    """A model of timm with the weights of its tag, downloaded once or from --weights."""
-    classes = 1000
-    timm: Any = importlib.import_module("timm")
-    with suppress(RuntimeError):  # of an unknown name, which building it will say in our words
-        classes = int(getattr(timm.get_pretrained_cfg(name), "num_classes", classes))
-    network, head = build_network(f"timm:{name}", classes)
-    constants: Any = network.pretrained_cfg
-    size = int(constants["input_size"][-1])
-    path = config.weights
-    if path is None and not config.from_scratch:
-        if not constants.get("hf_hub_id"):
-            raise UserError("timm knows no weights of this model", f"--backbone timm:{name}", "give --weights FILE")
-        path = hub_file(constants["hf_hub_id"], constants.get("hf_hub_filename") or "model.safetensors")
-    content = _filled(network, head, path, config)
-    origin = config.weights.name if config.weights else str(constants.get("hf_hub_id"))
-    mean, std = tuple(constants["mean"]), tuple(constants["std"])
-    return Source(f"timm:{name}", classes, size, mean, std, content, is_random=False, origin=origin)
-
-
-def _from_torchvision(name: str, config: Config) -> Source:
-    """A classifier of torchvision; its weights are the default ones or NAME.WEIGHTS, downloaded once, or --weights."""
-    models: Any = importlib.import_module("torchvision.models")
-    network, head = build_network(f"torchvision:{name}", 1000)
-    model, _, which = name.partition(".")
-    enum = models.get_model_weights(model)
-    try:
-        preset = enum[which] if which else enum.DEFAULT
-    except KeyError as error:
-        todo = f"choose from {', '.join(entry.name for entry in enum)}"
-        raise UserError("torchvision has no such weights", f"--backbone torchvision:{name}", todo) from error
-    size = preset.transforms().crop_size[0]
-    path = config.weights
-    if path is None and not config.from_scratch:
-        path = torch_hub_file(preset.url)
-    content = _filled(network, head, path, config)
-    origin = config.weights.name if config.weights else str(preset)
-    constants = 1000, size, _IMAGENET_MEAN, _IMAGENET_STD
-    return Source(f"torchvision:{name}", *constants, content, is_random=False, origin=origin)
-
-
-def _from_run(run_dir: Path, config: Config) -> Source:
-    """The network of a run with its best weights; the run's own constants."""
-    project = str(read_run(run_dir)["project"])
-    if project == config.project:
-        return _from_own_run(run_dir, config)
-    path = run_dir / network_file.FILE_NAME
-    stored = network_file.load_network(path)
-    if len(stored.mean) != 3:
-        raise UserError("a network of gray images", path, "give a run on color images")
-    return Source(
-        architecture=f"run:{stored.architecture}",
-        num_classes=len(stored.classes),
-        image_size=stored.image_size,
-        mean=stored.mean,
-        std=stored.std,
-        content=path.read_bytes(),
-        is_random=False,
-        origin=f"run of projects.{project}",
-    )
-
-
-def _from_own_run(run_dir: Path, config: Config) -> Source:
-    """The backbone of a run of this project: from its checkpoint, or where it was frozen, from its folder."""
-    run = load_run(run_dir, "best", Config, Facts)
-    facts, weights = run.facts, run.weights()
-    content = None if facts.weights_sha256 is None else _kept_content(run_dir, facts.weights_sha256)
-    own = {name.removeprefix("backbone."): tensor for name, tensor in weights.items() if name.startswith("backbone.")}
-    if own and facts.model.startswith("run:"):  # the file describes the network too, with its old head
-        assert content is not None
-        content = network_file.with_weights(content, own)
-    elif own:
-        content = _to_bytes(own)
-    constants = facts.num_source_classes, facts.image_size, facts.mean, facts.std
-    origin = f"run of projects.{config.project}, step {run.step}"
-    return Source(facts.model, *constants, content, is_random=False, origin=origin)
-
-
-def _from_generated_domain(config: Config, accelerator: Accelerator) -> Source:
-    """The small network, which learns the generated source domain now."""
-    from projects.transfer.pretrain import SIZE, learn_source_domain
-    from projects.transfer.synthetic import SOURCE_CLASSES
-
-    classes = len(SOURCE_CLASSES)
-    if config.from_scratch:
-        return Source(SMALL, classes, SIZE, None, None, None, is_random=True, origin="random")
-    network, mean, std = learn_source_domain(config.seed, accelerator)
-    content = _to_bytes(without_head(network, name_of_head(network, classes, SMALL)).state_dict())
-    return Source(SMALL, classes, SIZE, mean, std, content, is_random=False, origin="the generated source domain")
-
-
-def _filled(network: nn.Module, head: str, path: Path | None, config: Config) -> bytes | None:
-    """The network's weights without its head, read from a file; None without one."""
-    if path is None:
-        return None
-    faults = load_weights(network, read_weights(path), head=head, where=path, partial=config.partial_weights)
-    report_unfit(faults)
-    return _to_bytes(without_head(network, head).state_dict())
-
-
-def _to_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file's content."""
-    return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})

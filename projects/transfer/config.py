@@ -12,6 +12,7 @@ from core.program import Int8ExportOptions
 
 TASK = "image classification"
 SYNTHETIC = "synthetic"
+_KINDS = ("package", "timm", "torchvision", "run")
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -35,8 +36,9 @@ class Config(RunConfig):
     )
     backbone: str = option(
         "auto",
-        "timm:NAME, torchvision:NAME, run:RUN_DIR, source (learns a generated domain first), or auto: "
-        "source for synthetic data, timm:resnet18 for a folder",
+        "package:efficientnet_lite0 (1, 2), timm:NAME, torchvision:NAME, run:RUN_DIR, source (learns a generated "
+        "domain first), or auto: source for synthetic data; for a folder timm:resnet18 where its weights are in the "
+        "cache, else package:efficientnet_lite0",
     )
     weights: Path | None = option(None, "file of the backbone's weights (.safetensors, .pth) instead of a download")
     partial_weights: bool = option(False, "take a weights file that fits in part, and list what does not")
@@ -85,8 +87,14 @@ class Config(RunConfig):
     )
     val_fraction: float = option(0.15, "share of the training images cut off for validation", above=0, high=0.5)
     test_fraction: float = option(0.2, "share cut off for the test where no folder is for it", above=0, high=0.5)
+    choose_by: Literal["loss", "accuracy"] = option(
+        "loss", "what chooses the best checkpoint, on the validation images; few tell losses apart"
+    )
     on_fault: Literal["stop", "skip"] = option("stop", "a broken image: name it and stop, or list and skip all")
-    adapt: Literal["none", "adabn"] = option("none", "adabn: afterwards, norm statistics of the images in --target")
+    adapt: Literal["none", "adabn", "coral"] = option(
+        "none", "to --target: adabn, norm statistics of its images afterwards; coral, like covariances in training"
+    )
+    coral_weight: float = option(10.0, "coral: weight of the distance between the covariances of logits", above=0)
     target: str | None = option(None, "folder of unlabeled images to adapt to, or synthetic")
     num_synthetic: int = option(160, "images that `synthetic` makes for training and validation", low=60, high=100_000)
     resident: Literal["auto", "yes", "no"] = option(
@@ -96,10 +104,10 @@ class Config(RunConfig):
     def check(self) -> None:
         """Raises UserError for a backbone that cannot be, and for settings that do not fit together."""
         kind, _, name = self.backbone.partition(":")
-        if self.backbone not in ("auto", "source") and not (kind in ("timm", "torchvision", "run") and name):
-            todo = "choose timm:NAME, torchvision:NAME, run:RUN_DIR, source, or auto"
+        if self.backbone not in ("auto", "source") and not (kind in _KINDS and name):
+            todo = "choose package:NAME, timm:NAME, torchvision:NAME, run:RUN_DIR, source, or auto"
             raise UserError("unknown backbone", f"--backbone {self.backbone}", todo)
-        if self.weights is not None and (self.from_scratch or self.library is None):
+        if self.weights is not None and (self.from_scratch or self.library is None or kind == "package"):
             other = "--from-scratch" if self.from_scratch else f"--backbone {self.backbone}"
             raise UserError("options that exclude each other", f"--weights and {other}", "leave one out")
         if self.from_scratch and self.strategy != "full":
@@ -113,8 +121,11 @@ class Config(RunConfig):
             todo = "leave one out, or give --cache no"
             raise UserError("images differ from epoch to epoch", f"--cache yes with {reason}", todo)
         if (self.adapt == "none") != (self.target is None):
-            given = "--target" if self.target is not None else "--adapt adabn"
-            raise UserError("half of a pair", given, "--adapt adabn and --target DIR go together")
+            given = "--target" if self.target is not None else f"--adapt {self.adapt}"
+            raise UserError("half of a pair", given, "--adapt adabn (or coral) and --target DIR go together")
+        if self.adapt == "coral" and self.strategy == "head":
+            where = "--adapt coral --strategy head"
+            raise UserError("a frozen backbone cannot be adapted by training", where, "give --strategy full")
 
     def check_present(self, *, resuming: bool) -> None:
         """Raises UserError for a folder, file or library that a training needs and that is not there."""
@@ -141,7 +152,7 @@ class Config(RunConfig):
         kind = self.backbone.partition(":")[0]
         if kind == "auto":
             return None if self.data == SYNTHETIC else "timm"
-        return kind if kind in ("timm", "torchvision") else None
+        return {"package": "timm", "timm": "timm", "torchvision": "torchvision"}.get(kind)
 
     @property
     def mixes(self) -> bool:

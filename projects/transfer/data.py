@@ -33,11 +33,11 @@ from core.vision.image_set import (
 from cuda_ext import lookup_table
 from projects.transfer.augment import Preprocessing, mix, plain_view, training_view
 from projects.transfer.config import SYNTHETIC, Config
-from projects.transfer.synthetic import TARGET_CLASSES, draw_images
+from projects.transfer.coral import with_target
+from projects.transfer.synthetic import NUM_SYNTHETIC_TEST, TARGET_CLASSES, draw_images
 
-Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S] or features [N, F]; targets float32 [N, num_classes]
+Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S] or features [N, F] (coral: 2N); targets float32 [N, num_classes]
 Views = tuple[Sequence[Tensor], Tensor]  # each image as evaluation sees it, once or twice (mirrored); labels int64 [N]
-NUM_SYNTHETIC_TEST = 600
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,13 @@ def load_data(config: Config, side: int, device: torch.device) -> Data:
 
 
 def training_loader(
-    data: Data, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
+    data: Data,
+    preprocessing: Preprocessing,
+    config: Config,
+    accelerator: Accelerator,
+    target: ImageSet | None = None,
 ) -> Loader[Batch]:
-    """Shuffled, augmented, mixed batches."""
+    """Shuffled, augmented, mixed batches; with a target, each followed by as many of its images, without labels."""
     table = lookup_table(preprocessing.mean, preprocessing.std).to(accelerator.device, accelerator.dtype)
     num, num_classes = len(data.train), len(data.classes)
 
@@ -86,7 +90,11 @@ def training_loader(
         # With fixed views an image has few of them, which every draw of it shares.
         number, turn = (samples % num, epoch % config.num_views) if config.num_views else (samples, epoch)
         images = training_view(pixels, rows, number, turn, preprocessing, table, config)
-        return mix(images, targets, samples, epoch, config) if config.mixes else (images, targets)
+        if config.mixes:
+            images, targets = mix(images, targets, samples, epoch, config)
+        if target is not None:
+            images = with_target(images, target, samples, epoch, preprocessing, table, config)
+        return images, targets
 
     order = training_order(data, config, accelerator.world)
     return batches(data.train, order, make, accelerator, config.workers)
@@ -148,7 +156,7 @@ def class_weights(labels: NDArray[np.int64], num_classes: int) -> Tensor:
 def _synthetic(config: Config, side: int) -> tuple[Sequence[str], dict[str, ImageSet]]:
     """Generated images of the target domain: `num_synthetic` for training and validation, others for the test."""
     num = config.num_synthetic + NUM_SYNTHETIC_TEST
-    pixels, labels = draw_images(num, config.seed, side, TARGET_CLASSES, "night")
+    pixels, labels = draw_images(num, config.seed, side, TARGET_CLASSES, "evening")
     parts = {"train": slice(NUM_SYNTHETIC_TEST, None), "test": slice(NUM_SYNTHETIC_TEST)}
     return TARGET_CLASSES, {name: from_pixels(pixels[part], labels[part]) for name, part in parts.items()}
 

@@ -12,10 +12,11 @@ from core.randomness import seed_all
 from core.vision.image_set import ImageSet, statistics
 from projects.transfer.adapt import load_target, norm_statistics
 from projects.transfer.augment import Preprocessing, stored_side
-from projects.transfer.backbone import Source, find_source
+from projects.transfer.backbone import Source
 from projects.transfer.config import Config, Facts
 from projects.transfer.data import Data, load_data, training_order
 from projects.transfer.model import Classifier, build_classifier
+from projects.transfer.pretrained import find_source
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Setup:
         target = None
         if config.adapt == "adabn":
             norm_statistics(network)  # says so where there is nothing to adapt
+        if config.adapt != "none":
             target = load_target(config, data.classes, preprocessing.side, accelerator.device)
         return cls(source, preprocessing, data, network, target)
 

@@ -1,8 +1,9 @@
-"""Two domains of drawn images, to show transfer without a download: other shapes, by day and by night.
+"""Two domains of drawn images, to show transfer without a download: other shapes, by day and in the evening.
 
 A shape is an outline in polar coordinates, a radius for every angle; only it tells the class, while color, texture,
 pose, clutter and noise say nothing. The source domain has many images of eight shapes by day; the target domain has
-few of six other shapes by night: dark, bluish, low in contrast, noisy.
+few of six other shapes in the evening: darker, bluish, lower in contrast, noisier. So what was learned there is of use
+as it is, and of more use where it is adapted.
 """
 
 from typing import Any, Literal, TypeAlias
@@ -10,12 +11,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Domain = Literal["day", "night"]
+Domain = Literal["day", "evening"]
 _Array: TypeAlias = npt.NDArray[np.floating[Any]]
 _Rng: TypeAlias = np.random.Generator
 
 SOURCE_CLASSES = ("triangle", "square", "hexagon", "three-leaf", "five-leaf", "five-point", "four-tooth", "seven-tooth")
 TARGET_CLASSES = ("pentagon", "four-leaf", "six-leaf", "four-point", "six-point", "five-tooth")
+NUM_SYNTHETIC_TEST = 600  # the first images of a sequence, which no training sees
 _NUMBERS = {
     "triangle": 3,
     "square": 4,
@@ -44,7 +46,7 @@ def draw_images(
             raise ValueError(f"{name} is {value}, allowed are whole numbers from {low} on")
     images = np.empty((num, size, size, 3), np.uint8)
     labels = np.empty(num, np.int64)
-    stream = 2 * (classes == TARGET_CLASSES) + (domain == "night")
+    stream = 2 * (classes == TARGET_CLASSES) + (domain == "evening")
     for start in range(0, num, _CHUNK):
         rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, stream, start // _CHUNK]))
         drawn = rng.permutation(np.arange(_CHUNK) % len(classes))
@@ -79,8 +81,8 @@ def _draw_chunk(rng: _Rng, outlines: list[tuple[str, int]], size: int, domain: D
     image = image * (1 - inside) + _textured(rng, x, y, tint) * inside
     image = image + rng.uniform(-0.15, 0.15, (num, 1, 1, 1)) * x[..., None]  # light from one side
     noise = 0.03
-    if domain == "night":
-        image, noise = image * np.asarray([0.22, 0.28, 0.42]) + np.asarray([0.04, 0.05, 0.10]), 0.045
+    if domain == "evening":
+        image, noise = image * np.asarray([0.45, 0.5, 0.65]) + np.asarray([0.04, 0.05, 0.12]), 0.045
     image = image + rng.normal(0, noise, image.shape)
     drawn: npt.NDArray[np.uint8] = (np.clip(image, 0, 1) * 255).astype(np.uint8)
     return drawn

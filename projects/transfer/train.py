@@ -31,8 +31,9 @@ from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
 from cuda_ext import build as kernels
-from projects.transfer.adapt import adapt
+from projects.transfer.adapt import adapt, target_accuracy
 from projects.transfer.backbone import keep
+from projects.transfer.coral import coral_loss
 from projects.transfer.data import Batch, Views, class_weights, evaluation_loader, training_loader
 from projects.transfer.features import cached_evaluation_loader, cached_training_loader
 from projects.transfer.model import Classifier, num_frozen_at, parameter_groups
@@ -51,7 +52,7 @@ def train_step(
     class_weights: Tensor | None,
     steps: int,
 ) -> dict[str, Tensor]:
-    """One batch: thaw what is due, logits, loss, update. Returns the mean loss and accuracy of the batch.
+    """One batch: thaw what is due, logits, loss, update. Returns the mean loss and accuracy of its labeled images.
 
     network: of the learner, or what its head belongs to. class_weights: of the loss. steps: of the whole training.
     """
@@ -61,10 +62,16 @@ def train_step(
         network.freeze(num_frozen)
     with learner.accelerator.autocast():
         logits = learner.forward(inputs)
-    loss = F.cross_entropy(logits.float(), targets, weight=class_weights, label_smoothing=config.label_smoothing)
+    own, others = logits[: len(targets)], logits[len(targets) :]
+    loss = F.cross_entropy(own.float(), targets, weight=class_weights, label_smoothing=config.label_smoothing)
+    right = (own.detach().argmax(1) == targets.argmax(1)).mean(dtype=torch.float32)
+    numbers = {"loss": loss.detach(), "accuracy": right}
+    if config.adapt == "coral":
+        distance = coral_loss(own, others)
+        numbers["coral"] = distance.detach()
+        loss = loss + config.coral_weight * distance
     learner.step(loss)
-    right = logits.detach().argmax(1) == targets.argmax(1)
-    return {"loss": loss.detach(), "accuracy": right.mean(dtype=torch.float32)}
+    return numbers
 
 
 def train(command: TrainCommand[Config]) -> None:
@@ -109,7 +116,7 @@ def train(command: TrainCommand[Config]) -> None:
             accelerator,
             val_weights if config.balance != "none" else None,
         ),
-        monitor=Monitor("loss", larger_is_better=False),  # a few validation images tell losses apart, not accuracies
+        monitor=Monitor(config.choose_by, larger_is_better=config.choose_by == "accuracy"),
     )
     if run.world.is_main:
         finish(run, loop, setup, learner)
@@ -153,7 +160,7 @@ def build_loaders(setup: Setup, config: Config, accelerator: Accelerator) -> tup
             cached_evaluation_loader(backbone, data.val, preprocessing, config, accelerator, world),
         )
     return (
-        training_loader(data, preprocessing, config, accelerator),
+        training_loader(data, preprocessing, config, accelerator, setup.target if config.adapt == "coral" else None),
         evaluation_loader(data.val, preprocessing, config, accelerator, world),
     )
 
@@ -223,16 +230,18 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, setup: Setup, learner
     adapted: dict[str, float] = {}
     if setup.target is not None:
         assert loop.best_step is not None
-        adapted = adapt(network, setup.target, run.path, loop.best_step, preprocessing, config, accelerator)
+        if config.adapt == "adabn":
+            adapted = adapt(network, setup.target, run.path, loop.best_step, preprocessing, config, accelerator)
+        else:
+            adapted = target_accuracy(network, setup.target, preprocessing, config, accelerator)
     numbers = {
         "test_accuracy": float(right.mean()),
         "test_balanced_accuracy": balanced,
         "num_test": len(labels),
-        "best_val_loss": loop.best,
+        f"best_val_{config.choose_by}": loop.best,
         "num_skipped": len(data.skipped),
-        **adapted,
     }
-    run.summarize({**numbers, **loop.numbers()})
+    run.summarize({**numbers, **adapted, **loop.numbers()})
     on = f"on {len(labels):,} images (mean over classes {balanced:.4f}), weights of step {loop.best_step}"
     run.report({"test accuracy": f"{float(right.mean()):.4f} {on}"})
 

@@ -25,14 +25,11 @@ def hub_file(repository: str, name: str = "model.safetensors") -> Path:
 
     Raises UserError, naming file, repository and where to put it, where there is no way to it.
     """
-    by_hand = cache_dir() / repository / name
-    if by_hand.is_file():
-        return by_hand
-    from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+    if (cached := cached_hub_file(repository, name)) is not None:
+        return cached
+    from huggingface_hub import hf_hub_download, hf_hub_url
 
-    cached = try_to_load_from_cache(repository, name)
-    if isinstance(cached, str):
-        return Path(cached)
+    by_hand = cache_dir() / repository / name
     try:
         # One look first: the library would try a network that is not there for half a minute.
         if not os.environ.get("HF_HUB_OFFLINE"):
@@ -40,6 +37,17 @@ def hub_file(repository: str, name: str = "model.safetensors") -> Path:
         return Path(hf_hub_download(repository, name))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise unobtainable(f"{name} of {repository}", error, by_hand) from error
+
+
+def cached_hub_file(repository: str, name: str = "model.safetensors") -> Path | None:
+    """A file of a Hugging Face repository that is on this machine: put there by hand, or in the cache."""
+    by_hand = cache_dir() / repository / name
+    if by_hand.is_file():
+        return by_hand
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, name)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def load_weights(network: nn.Module, weights: Weights, *, head: str, where: object, partial: bool) -> Sequence[str]:

@@ -15,6 +15,9 @@ PLAN: dict[str, list[str]] = {
     "text": [],
     "kernels": [],
     "transfer": [],
+    "loader": [],
+    "browser": [],
+    "serving": [],
 }
 QUICK: dict[str, list[str]] = {
     "step": ["--rounds", "3"],
@@ -24,6 +27,9 @@ QUICK: dict[str, list[str]] = {
     "text": ["--rounds", "1", "--steps", "4"],
     "kernels": ["--rounds", "3", "--repeats", "2"],
     "transfer": ["--rounds", "1", "--pictures", "24"],
+    "loader": ["--rounds", "1", "--steps", "3"],
+    "browser": ["--rounds", "1", "--repeats", "1"],
+    "serving": ["--rounds", "1", "--requests", "40", "--mixed", "100"],
 }
 
 

@@ -13,7 +13,9 @@ from tests.benchmarks import (
     bench_checkpoint,
     bench_images,
     bench_kernels,
+    bench_loader,
     bench_onnx,
+    bench_serving,
     bench_step,
     bench_text,
     bench_transfer,
@@ -31,6 +33,8 @@ TINY = {
     "text": ["--steps", 1, "--batch-size", 4, "--hidden-size", 4],
     "kernels": ["--repeats", 1, "--batch-sizes", 2, "--size", 4, "--rows", 3],
     "transfer": ["--images", 4, "--batch-size", 4, "--image-size", 64, "--backbone", "timm:test_resnet"],
+    "loader": ["--steps", 2, "--warmup", 1, "--batch-size", 10, "--workers", 0, 1],
+    "serving": ["--requests", 8, "--mixed", 30],
 }
 QUANTITIES = {
     "step": ["processor_us", "wall_us"],
@@ -40,6 +44,8 @@ QUANTITIES = {
     "text": ["words_per_second", "words_per_processor_second"],
     "kernels": ["wall_ms", "processor_ms"],
     "transfer": ["wall_ms", "processor_ms"],
+    "loader": ["images_per_second", "waiting_percent"],
+    "serving": ["images_per_second", "wall_ms"],
 }
 
 
@@ -54,7 +60,10 @@ def _warm() -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_result_has_what_it_depends_on(name: str, tmp_path: Path) -> None:
     path = tmp_path / "results" / f"{name}.json"
-    modules = (bench_step, bench_images, bench_onnx, bench_checkpoint, bench_text, bench_kernels, bench_transfer)
+    modules = (
+        *(bench_step, bench_images, bench_loader, bench_onnx, bench_checkpoint, bench_text, bench_kernels),
+        *(bench_transfer, bench_serving),
+    )
     main = {module.__name__.rpartition("bench_")[2]: module for module in modules}[name].main
     # In a child: it sets threads and allocator for its whole process, and starting a program costs seconds.
     assert forked.run(main, ["--rounds", 1, *TINY[name], "--output", path]) == 0, "run it by hand to see why"

@@ -112,6 +112,24 @@ def test_what_does_not_compare_is_refused(tmp_path: Path) -> None:
     assert Comparison.of(records, allow_different_data=True).table(["val/loss"])[0][0] == "data"
 
 
+def test_data_that_is_generated_from_the_seed_may_differ_with_it(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(seed), data=f"data{seed}", seed=seed) for seed in (0, 1)]
+    for run in runs:
+        set_data(run, "synthetic")
+    (group,) = Comparison.of(read_records(runs)).groups
+    assert len(group.runs) == 2
+    other = make_run(tmp_path / "other", data="other", seed=0)
+    set_data(other, "synthetic")
+    with pytest.raises(UserError, match="runs of different data"):
+        Comparison.of(read_records([*runs, other]))
+
+
+def set_data(run: Path, data: str) -> None:
+    """Gives a run another value of --data."""
+    body = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**body, "config": {**body["config"], "data": data}}))
+
+
 def test_the_program_writes_a_table_and_a_picture_and_refuses_in_one_line(tmp_path: Path, program: Program) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", lr=0.2, batch_size=16)]
     done = program("core.compare", *runs, "--markdown", "--output", tmp_path / "new" / "out", torch=False)

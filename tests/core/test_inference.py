@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from core.errors import UserError
 from core.inference import OnnxModel
+from core.program import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
 FACTS = {"classes": ["ä", "b"], "threshold": 0.5}
@@ -125,6 +127,28 @@ def test_a_wrong_input_is_refused_by_name(kind: str, path: Path) -> None:
     inputs, message = INPUTS[kind]
     with pytest.raises(ValueError, match=message):
         OnnxModel(path, task="doubling", facts=Facts).run(**inputs)
+
+
+def test_a_provider_that_onnxruntime_lacks_or_does_not_use_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = next(name for name, full in PROVIDERS.items() if full not in onnxruntime.get_available_providers())
+    with pytest.raises(UserError, match=f"--provider {lacking}; it has .*cpu"):
+        OnnxModel(path, task="doubling", facts=Facts, provider=lacking)
+    real, cpu = onnxruntime.InferenceSession, ["CPUExecutionProvider"]
+
+    def falls_back(content: bytes, options: Any, **_: Any) -> Any:
+        return real(content, options, providers=cpu)
+
+    def fails(*_: Any, **settings: Any) -> Any:
+        assert settings["enable_fallback"] == 0
+        raise RuntimeError("no driver\nand more")
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [PROVIDERS["cuda"], *cpu])
+    for session, reason in ((falls_back, "not in use"), (fails, "no driver")):
+        monkeypatch.setattr("onnxruntime.InferenceSession", session)
+        with pytest.raises(UserError, match=rf"cannot be used: --provider cuda \(.*{reason}\)"):
+            OnnxModel(path, task="doubling", facts=Facts, provider="cuda")
 
 
 WITHOUT_TORCH = """

@@ -124,9 +124,11 @@ def test_no_file_imports_itself_through_others() -> None:
     hold([name_of(path) for path in SOURCES if path in behind[path]])
 
 
+@pytest.mark.parametrize("program", ["infer", "evaluate", "serve", "web"])
 @pytest.mark.parametrize("project", PROJECTS)
-def test_inference_needs_no_torch_training_or_export(project: str) -> None:
-    for path in everything_behind([ROOT / "projects" / project / "infer.py"]):
+def test_what_uses_an_exported_file_needs_no_torch_training_or_export(project: str, program: str) -> None:
+    main = ROOT / "projects" / project / f"{program}.py"
+    for path in everything_behind([main] if main.exists() else []):
         assert not {name.split(".")[0] for name in imports(path)} & NOT_IN_INFERENCE, name_of(path)
         assert path.name not in ("train.py", "export.py", "model.py")
 

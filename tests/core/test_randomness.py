@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from core import checkpoint, randomness
-from core.randomness import permutation, sample_generator, uniform_integers
+from core import checkpoint, randomness, seeds
+from core.randomness import permutation, uniform_integers
+from core.seeds import sample_generator
 
 EVERYONE = torch.arange(1000)
 
@@ -62,6 +63,11 @@ def test_seed_epoch_and_purpose_each_change_the_numbers(seed: int, epoch: int, p
 def test_the_numbers_are_the_same_on_every_machine() -> None:
     assert uniform_integers(0, 0, torch.arange(3), "augment", (100, 100)).tolist() == [[68, 97], [14, 80], [95, 1]]
     assert permutation(0, 0, 8).tolist() == [7, 1, 6, 4, 3, 5, 2, 0]
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 7, 1000])
+def test_numpy_draws_the_very_order_that_torch_draws(num: int) -> None:
+    assert seeds.permutation(3, 4, num).tolist() == permutation(3, 4, num).tolist()
 
 
 def test_an_order_is_a_permutation_that_differs_by_seed_and_epoch() -> None:

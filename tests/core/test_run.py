@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.plain import to_plain
 from core.program import TrainCommand
 from core.run import RunFolder
-from core.run_record import read_run
+from core.run_record import read_record, read_run
 
 Run = RunFolder[RunConfig, "Facts"]
 
@@ -209,6 +209,17 @@ def test_a_run_is_complete_once_it_is_summed_up_for_its_length(run: Run) -> None
     run.summarize({"accuracy": 0.5})
     assert run.is_complete
     assert not replace(run, config=RunConfig(epochs=99)).is_complete
+
+
+def test_what_a_run_is_judged_by_and_its_peak_memory_stand_in_its_folder(run: Run) -> None:
+    run.set_monitor("accuracy", True)
+    run.log({"step": 1, "val/accuracy": 0.5})
+    assert read_record(run.path).status == "running"
+    run.summarize({})
+    record = read_record(run.path)
+    assert (record.status, record.goal, record.best_step) == ("complete", ("val/accuracy", True), 1)
+    assert record.peak_memory_mb is not None
+    assert 20 < record.peak_memory_mb < 100_000
 
 
 def test_checkpoints_are_rotated_with_the_best_kept(run: Run) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,15 @@ def best_of(folder: Path) -> dict[str, Any]:
 def test_a_grid_finds_the_best_and_stops_the_hopeless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of six points in order the last is by far the worst, and slow enough to be stopped."""
+    """Of five points in order the last is by far the worst, and slow enough to be stopped."""
     folder, words = tmp_path / "a sweep", ["--search", "lr=0.2,0.1,0.3,0.4,10", "--search", "shape=flat"]
-    run(monkeypatch, "tests.quick", *words, "--sampler", "grid", "--sweep-dir", folder, "--", "--pause", "0.7")
+    run(monkeypatch, "tests.quick", *words, "--sampler", "grid", "--sweep-dir", folder, "--", "--epochs", "3")
     best = best_of(folder)
-    assert best["command"] == "python -m tests.quick --pause 0.7 --lr 0.1 --shape flat"
+    assert best["command"] == "python -m tests.quick --epochs 3 --lr 0.1 --shape flat"
     assert capsys.readouterr().out.endswith(f"{best['command']}\n")
-    assert (best["trial"], best["value"], best["settings"]) == (1, 0.25, {"lr": 0.1, "shape": "flat"})
+    assert (best["trial"], best["value"], best["settings"]) == (1, pytest.approx(1 / 3), {"lr": 0.1, "shape": "flat"})
     assert [trial["state"] for trial in best["trials"]] == [*["complete"] * 4, "pruned"]
-    assert read_record(folder / "trials" / "4").last_step < 4
+    assert read_record(folder / "trials" / "4").last_step == 2
     assert {path.name for path in (folder / "plots").iterdir()} == {"parallel.png", "importance.png"}
     assert best["importances"]["lr"] == pytest.approx(1)
     assert len((folder / "comparison.md").read_text().splitlines()) == 2 + 5
@@ -55,14 +56,15 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     """Killed together with its run in the middle of a trial of two seeds; nothing is run twice."""
     folder = tmp_path / "sweep"
     words = ["tests.quick", "--search", "lr=log:0.01:1", "--seeds", "2", "--trials", "2", "--sweep-dir", str(folder)]
-    command = [sys.executable, "-m", "core.sweep", *words, "--", "--pause", "0.3"]
+    command = [sys.executable, "-m", "core.sweep", *words, "--", "--pause", "1"]
     first = folder / "trials" / "0-seed-0"
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         while not (first / "metrics.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.05)
         process.kill()
-    os.kill(int((first / "run.lock").read_text().split()[1]), signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(int((first / "run.lock").read_text().split()[1]), signal.SIGKILL)
     run(monkeypatch, "--resume", folder)
     assert [trial["state"] for trial in best_of(folder)["trials"]] == ["complete", "complete"]
     records = {path.name: read_record(path) for path in (folder / "trials").iterdir()}

@@ -1,4 +1,4 @@
-"""Long runs of the fuzzer: python -m tests.faults --minutes N. Results stand in tests/faults/results/fuzzing.json."""
+"""Long runs of the fault harness: python -m tests.faults --minutes N. What it found stands in results/faults.json."""
 
 import tempfile
 import time
@@ -8,45 +8,67 @@ from typing import Any
 import torch
 
 from core.command_line import Parser, positive_number
-from core.environment import git_commit
+from core.distributed import World
+from core.environment import environment
 from core.errors import RunError, run_command
 from core.files import read_json, write_json
-from tests.faults.fuzzing import fuzz
-from tests.faults.parsers import PARSERS
+from tests.faults.ledger import RESULT, markdown
+from tests.faults.parts import PARTS
+from tests.faults.tally import Tally
 
-RESULT = Path(__file__).parent / "results" / "fuzzing.json"
-BLOCK = 200
+_IN_MEMORY = Path("/dev/shm")  # waiting for a busy disk takes most of a tiny run's time
 
 
 def main() -> None:
-    """Tries inputs of all parsers in turns, from the first that no earlier run has tried."""
-    parser = Parser("tests.faults", "Fuzz every parser, and store how it went.")
-    parser.add_argument("--minutes", type=positive_number, default=5, help="how long")
-    parser.add_argument("--parser", choices=list(PARSERS), help="only this one")
+    """Tries what no earlier run has tried, part by part in turns, until the time is over."""
+    parser = Parser("tests.faults", "Look for faults by kills, failing disks, leftovers, hostile and changed files.")
+    parser.add_argument("--minutes", type=positive_number, default=5, help="how long (default: 5)")
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS), help="these parts alone")
+    parser.add_argument("--output", type=Path, default=RESULT, help="the result file, to which is added")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    end = time.monotonic() + 60 * arguments.minutes
-    stored: dict[str, Any] = read_json(RESULT, "unreadable result", "delete it") if RESULT.exists() else {"parsers": {}}
-    chosen = [arguments.parser] if arguments.parser else list(PARSERS)
-    num_others = 0
-    with tempfile.TemporaryDirectory() as folder:
-        while time.monotonic() < end:
-            for name in chosen:
-                row = stored["parsers"].setdefault(name, {"inputs": 0, "refused": 0, "others": {}})
-                report = fuzz(name, range(row["inputs"], row["inputs"] + BLOCK), Path(folder) / "work")
-                row["inputs"] += report.inputs
-                row["refused"] += report.refused
-                for kind, count in report.others.items():
-                    row["others"][kind] = row["others"].get(kind, 0) + count
-                    print(f"{name}: {kind}, first with input {report.first[kind]}", flush=True)
-                num_others += sum(report.others.values())
-            write_json(RESULT, {**stored, "commit": git_commit()})
-    for name, row in stored["parsers"].items():
-        print(
-            f"{name:<22}{row['inputs']:>8,} inputs{row['refused']:>8,} refused{sum(row['others'].values()):>5} others"
-        )
-    if num_others:
-        raise RunError("inputs that were neither read nor refused", num_others, "see the lines above")
+    stored: dict[str, Any] = {"parts": {}, "commits": [], "minutes": 0.0}
+    if arguments.output.exists():
+        stored = read_json(arguments.output, "unreadable result", "delete it")
+    now = environment(World())
+    command = ["python", "-m", "tests.faults", "--minutes", f"{arguments.minutes:g}"]
+    stored |= {"command": command, "environment": {name: value for name, value in now.items() if name != "command"}}
+    stored["commits"] = sorted({*stored["commits"], str(now["commit"])})
+    num_before, before, began = num_wrong(stored), stored["minutes"], time.monotonic()
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as folder:
+        while (end := began + 60 * arguments.minutes) > time.monotonic():
+            for name in arguments.only:
+                _take_turn(name, stored, Path(folder), end)
+                stored["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
+                arguments.output.parent.mkdir(exist_ok=True)
+                write_json(arguments.output, stored)
+    print(markdown(arguments.output))
+    if num := num_wrong(stored) - num_before:
+        raise RunError("faults found", num, f"see the cases in {arguments.output}")
+
+
+def _take_turn(name: str, stored: dict[str, Any], folder: Path, end: float) -> None:
+    """Has a part try the next number of each of its rows, and adds what it counted."""
+    part, rows = PARTS[name], stored["parts"].setdefault(name, {})
+    for row_name in part.rows:
+        row = rows.setdefault(row_name, {"next": 0, "tried": {}, "wrong": {}, "cases": []})
+        others_wait = any(r["tried"].get(part.unit, 0) < part.goal for r in rows.values())
+        if row["next"] >= part.last or (row["tried"].get(part.unit, 0) >= part.goal and others_wait):
+            continue
+        if time.monotonic() > end:
+            return
+        tally = Tally()
+        tally.merge(row["tried"], row["wrong"], row["cases"])
+        num_cases = len(tally.cases)
+        part.block(row_name, row["next"], folder, tally)
+        for case in tally.cases[num_cases:]:
+            print(case, flush=True)
+        row.update(next=row["next"] + 1, tried=dict(tally.tried), wrong=dict(tally.wrong), cases=tally.cases)
+
+
+def num_wrong(stored: dict[str, Any]) -> int:
+    """Everything in a result that went wrong."""
+    return sum(sum(row["wrong"].values()) for rows in stored["parts"].values() for row in rows.values())
 
 
 if __name__ == "__main__":

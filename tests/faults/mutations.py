@@ -3,6 +3,7 @@
 import random
 import re
 
+_NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _NUMBERS = (b"0", b"-1", b"1e999", b"nan", b"2147483648", b"18446744073709551616", b"1" * 5000, b"0.5", b"\xd9\xa3")
 _WORDS = (
     *(
@@ -52,7 +53,7 @@ def mutate(content: bytes, source: random.Random) -> bytes:
         elif kind == 5:
             content = content[:at] + source.choice(_WORDS) + content[at:]
         else:
-            places = [match.span() for match in re.finditer(rb"-?\d+(\.\d+)?", content[: 1 << 16])]
-            begin, end = source.choice(places or [(at, at)])
+            number = _NUMBER.search(content, at, at + (1 << 16)) or _NUMBER.search(content, 0, 1 << 16)
+            begin, end = number.span() if number else (at, at)
             content = content[:begin] + source.choice(_NUMBERS) + content[end:]
     return content

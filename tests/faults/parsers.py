@@ -3,10 +3,10 @@
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -16,14 +16,16 @@ from PIL import Image
 
 from core import checkpoint
 from core.config import from_plain as config_from_plain
+from core.event_file import EventFile
 from core.inference import OnnxModel
+from core.model_file import describe_model
 from core.plain import to_plain
-from core.run import read_run
-from core.text_files import csv_records
+from core.run_record import read_record, read_run
 from core.vision.decoding import center_square, decode
+from core.vision.network_file import load_network, save_network
 from core.weights import read_weights
 from tests import toy
-from tests.projects import sample_data
+from tests.faults.project_formats import FORMATS
 
 Read = Callable[[Path], object]
 
@@ -52,6 +54,21 @@ def _write_run(folder: Path) -> None:
 
 def _read_run(folder: Path) -> None:
     config_from_plain(toy.Config, read_run(folder).get("config"), folder)
+
+
+def _write_metrics(folder: Path) -> None:
+    _write_run(folder)
+    lines = [{"step": step, "epoch": 0, "train/loss": 1 / (step + 1), "seconds": 0.5 * step} for step in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _read_metrics(folder: Path) -> None:
+    """What the programs do with the runs that they look at."""
+    record = read_record(folder)
+    for name in record.names:
+        record.values(name)
+    for each in (record.elapsed, record.last_step, record.best_step, record.samples_per_second):
+        str(each)
 
 
 def _write_checkpoint(folder: Path) -> None:
@@ -91,6 +108,10 @@ _HEAD = {"schema_version": b"2", "task": b'"x"'}
 _FACTS = b'{"classes": ["a", "b"], "threshold": 0.5}'
 
 
+def _write_onnx(folder: Path) -> None:
+    (folder / "m.onnx").write_bytes(_onnx({**_HEAD, "facts": _FACTS}))
+
+
 def _read_metadata(folder: Path) -> None:
     content = (folder / "facts.json").read_bytes()
     (folder / "m.onnx").write_bytes(_onnx({**_HEAD, "facts": content}))
@@ -121,34 +142,33 @@ def _read_image(suffix: str) -> Read:
     return lambda folder: center_square(decode(folder / f"x.{suffix}"), 16)
 
 
-def _write_coco(folder: Path) -> None:
-    for split in ("train", "val"):
-        (folder / split).mkdir()
-        Image.new("RGB", (40, 30)).save(folder / split / "a.png")
-        images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}]
-        boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 12], "area": 120, "iscrowd": 0}]
-        body = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}
-        (folder / split / "_annotations.coco.json").write_text(json.dumps(body))
+def _write_network(folder: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Flatten(), torch.nn.Linear(32, 2))
+    mean, std, classes = (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), ("a", "b")
+    path = folder / "n.safetensors"
+    save_network(path, network, architecture="any", image_size=4, mean=mean, std=std, classes=classes)
 
 
-def _read_boxes(folder: Path) -> Any:
-    from projects.detection.datasets import read_folder
-
-    return read_folder(folder)
-
-
-def _read_hours(folder: Path) -> Any:
-    from projects.forecast.series import read_series
-
-    return read_series(folder / "table.csv")
+def _write_events(folder: Path) -> None:
+    events = EventFile(folder / "tensorboard", {"lr": 0.1})
+    for step in range(4):
+        events.add(step, {"loss": 1 / (step + 1)})
+    events.close()
+    (path,) = (folder / "tensorboard").iterdir()
+    (folder / "events").write_bytes(path.read_bytes())
 
 
-def _read_reviews(folder: Path) -> Any:
-    return list(csv_records(folder / "reviews.csv"))
+def _read_events(folder: Path) -> None:
+    """What a resumed run does with the file of the run before."""
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard").mkdir()
+    shutil.copy(folder / "events", folder / "tensorboard" / "events.out.tfevents.1")
+    EventFile(folder / "tensorboard", {"lr": 0.1}, num_kept=4).close()
 
 
 PARSERS = {
     "run.json": Parser(_write_run, "run.json", _read_run),
+    "metrics.jsonl": Parser(_write_metrics, "metrics.jsonl", _read_metrics),
     "checkpoint state": Parser(_write_checkpoint, "checkpoints/step-00000001/state.json", _read_resealed),
     "checkpoint tensors": Parser(_write_checkpoint, "checkpoints/step-00000001/model.safetensors", _read_resealed),
     "checkpoint manifest": Parser(
@@ -157,13 +177,8 @@ PARSERS = {
         lambda folder: checkpoint.load(checkpoint.folder_of(folder, 1)),
     ),
     "onnx metadata": Parser(lambda folder: (folder / "facts.json").write_bytes(_FACTS), "facts.json", _read_metadata),
-    "onnx file": Parser(
-        lambda folder: (folder / "m.onnx").write_bytes(
-            _onnx({"schema_version": b"2", "task": b'"x"', "facts": _FACTS})
-        ),
-        "m.onnx",
-        _read_onnx,
-    ),
+    "onnx file": Parser(_write_onnx, "m.onnx", _read_onnx),
+    "onnx file, inspected": Parser(_write_onnx, "m.onnx", lambda folder: describe_model(folder / "m.onnx")),
     "safetensors": Parser(
         lambda folder: safetensors.torch.save_file({"w": torch.arange(6.0)}, folder / "w.safetensors"),
         "w.safetensors",
@@ -171,8 +186,7 @@ PARSERS = {
     ),
     "pth": Parser(_save_pth, "w.pth", lambda folder: read_weights(folder / "w.pth")),
     **{s: Parser(_image(s), f"x.{s}", _read_image(s)) for s in ("png", "jpg", "tif", "webp", "gif", "bmp")},
-    "csv of reviews": Parser(sample_data.write_table_of_reviews, "reviews.csv", _read_reviews),
-    "csv of hours": Parser(sample_data.write_hours, "table.csv", _read_hours),
-    "voc": Parser(sample_data.write_voc, "Annotations/00.xml", _read_boxes),
-    "coco": Parser(_write_coco, "train/_annotations.coco.json", _read_boxes),
+    "network file": Parser(_write_network, "n.safetensors", lambda folder: load_network(folder / "n.safetensors")),
+    "event file": Parser(_write_events, "events", _read_events),
+    **{name: Parser(*each) for name, each in FORMATS.items()},
 }

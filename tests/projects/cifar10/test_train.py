@@ -65,7 +65,15 @@ def test_kernels_that_are_asked_for_and_cannot_be_had_end_it_before_anything_is_
     assert_left_with_2(program("projects.cifar10.train", *TINY, env=told), said, tmp_path)
 
 
-@pytest.mark.parametrize("recipe", [["sgd", "one-cycle", "resnet20"], ["adamw", "cosine", "fast"]], ids=" ".join)
+RECIPES = [
+    ["sgd", "one-cycle", "resnet20"],
+    ["adamw", "cosine", "fast"],
+    ["adam", "step", "lenet"],
+    ["muon", "one-cycle", "mlp"],
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=" ".join)
 def test_every_recipe_runs_to_the_end_with_falling_rate(recipe: list[str], tmp_path: Path) -> None:
     optimizer, schedule, model = recipe
     argv = ["--optimizer", optimizer, "--schedule", schedule, "--model", model, "--lr", "0.002"]

@@ -1,6 +1,7 @@
 """Inference takes images of any kind and size, writes drawings and COCO JSON all or not at all, and names in one line
 what it cannot take."""
 
+import csv
 import json
 import sys
 from collections.abc import Callable
@@ -12,10 +13,12 @@ import pytest
 from PIL import Image
 
 from core.errors import run_command
+from core.vision.video import Video
 from projects.detection import infer
 from projects.detection.synthetic import CLASSES, draw_scenes
 from tests.projects.detection.conftest import MakeFolder
 from tests.smoke import Smoke
+from tests.videos import make_video
 
 
 class Done(NamedTuple):
@@ -87,6 +90,42 @@ def test_a_folder_goes_in_and_a_folder_of_drawings_and_coco_json_comes_out(run: 
     with Image.open("out/a scene.jpg") as image:
         assert np.abs(np.asarray(image, int) - np.asarray(Image.open(images / "a scene.jpg"), int)).max() > 60
     assert not list(Path().glob(".tmp-*"))
+
+
+def test_a_table_has_a_row_a_box(run: Run, images: Path) -> None:
+    done = run(images, "--json", "--output", "out", "--format", "csv", "--threshold", 0.1)
+    assert done.code == 0, done.err
+    found = [each for line in done.out.splitlines() for each in json.loads(line)["detections"]]
+    with Path("out/detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], float(row["score"])) for row in rows] == [(one["label"], one["score"]) for one in found]
+    assert [[float(row[edge]) for edge in ("x1", "y1", "x2", "y2")] for row in rows] == [one["box"] for one in found]
+    assert len(json.loads(Path("out/detections.json").read_text())["annotations"]) == len(rows)
+    again = run(images, "--output", "out", "--format", "csv")
+    assert (again.code, again.out) == (2, "")
+    assert_one_line(again.err, "detections.csv")
+
+
+def test_a_video_comes_out_with_all_frames_and_boxes_and_a_record_for_each_that_was_looked_at(
+    run: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    make_video(tmp_path / "clip.mp4", num=10)
+    done = run("clip.mp4", "--every", 3, "--json", "--output", "out", "--threshold", 0)
+    assert done.code == 0, done.err
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert [(each["frame"], each["time_seconds"]) for each in records] == [(0, 0.0), (3, 0.12), (6, 0.24), (9, 0.36)]
+    assert Path("out/detections.jsonl").read_text() == done.out
+    with Video(tmp_path / "clip.mp4") as before, Video(Path("out/clip.mp4")) as after:
+        changes = [
+            int(np.abs(old.pixels.astype(int) - new.pixels).max())
+            for old, new in zip(before.frames(), after.frames(), strict=True)
+        ]
+    assert len(changes) == 10
+    assert min(changes) > 40  # boxes are drawn on those between, too
+    assert run("clip.mp4", "--output", "clip.mp4").code == 2
+    done = run("clip.mp4", "--output", "new.mp4")
+    assert (done.code, done.err) == (0, "new.mp4: 10 frames\n")
 
 
 def test_without_json_a_line_is_for_people_and_nothing_is_written(run: Run, images: Path) -> None:

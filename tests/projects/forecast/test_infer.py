@@ -1,8 +1,10 @@
 """Inference continues any table that fits the model, and names in one line what does not."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from projects.forecast.frequency import HOUR, Frequency
 from projects.forecast.series import Series
 from projects.forecast.timestamps import TimeForm
 from tests.projects.forecast.conftest import write, write_synthetic
+from tests.refusals import assert_refused
 from tests.smoke import Smoke
 
 Infer = Callable[..., None]
@@ -75,6 +78,30 @@ def test_output_is_a_file_or_a_folder(run: Infer, table: Path, tmp_path: Path) -
     run(table, "--output", tmp_path / "folder", "--horizon", 3)
     expected = ["folder/forecast.csv", "folder/forecast.png", "new/mine.csv", "new/mine.png", "recent.csv"]
     assert files(tmp_path) == expected
+
+
+def test_several_tables_have_an_output_each_and_a_broken_one_is_left_out(
+    run: Infer, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("x.csv", "y.csv"):
+        shutil.copy(table, tmp_path / "a" / name)
+    (tmp_path / "a" / "z.csv").write_text("no,table\n")
+    run("a/*.csv", "--output", "out", "--horizon", 3, "--format", "jsonl")
+    names = [f"out/{name}.forecast.{kind}" for name in ("x", "y") for kind in ("jsonl", "png")]
+    assert [name for name in files(tmp_path) if name.startswith("out/")] == names
+    assert "a/z.csv" in capsys.readouterr().err
+    run("recent.csv", "--json", "--horizon", 3, "--output", "r.jsonl")
+    assert (tmp_path / names[0]).read_text() == (tmp_path / "r.jsonl").read_text()
+    assert (tmp_path / "r.jsonl").read_text().splitlines() == capsys.readouterr().out.splitlines()
+    for argv, named in (
+        (["a/*.csv", "--on-fault", "stop", "--output", "new"], "a/z.csv"),
+        (["a/*.csv", "--output", "new.csv"], "new.csv"),
+        (["recent.csv", "a/../recent.csv", "--output", "new"], "new/recent.forecast.csv"),
+        (["b/*.csv"], "b/*.csv"),
+        (["recent.csv", "--format", "csv", "--output", "new.jsonl"], "--format csv"),
+    ):
+        assert_refused(partial(run, *argv), named, tmp_path)
 
 
 def test_only_the_newest_rows_count(run: Infer, table: Path, tmp_path: Path) -> None:

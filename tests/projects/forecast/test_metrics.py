@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.forecast.metrics import Scale, Scores, forecast_loss, naive_error, pinball
+from projects.forecast.loss import forecast_loss, pinball
+from projects.forecast.metrics import Scale, Scores, naive_error
 
 LEVELS = (0.1, 0.5, 0.9)
 COLUMNS = ("a", "b", "c")
@@ -24,7 +25,7 @@ def scored(forecasts: tuple[torch.Tensor, torch.Tensor], sizes: list[int], num_p
     scale = Scale(np.array([10.0, 0.0, -3.0]), np.array([2.0, 0.1, 5.0]), np.array([1.5, 0.2, 0.0]))
     scores = Scores(scale, LEVELS, np.arange(23) * num_parts // 23)
     for forecast, targets in zip(*(tensor.split(sizes) for tensor in forecasts), strict=True):
-        scores.add(forecast, targets)
+        scores.add(forecast.numpy(), targets.numpy())
     return scores
 
 
@@ -81,7 +82,7 @@ def test_coverage_of_true_quantiles_is_what_they_say() -> None:
     truth = torch.from_numpy(np.random.default_rng(0).normal(size=(400, 5, 1)))
     levels = torch.tensor([-1.2816, 0.0, 1.2816]).expand(400, 5, 1, 3)
     scores = Scores(Scale(np.zeros(1), np.ones(1), np.ones(1)), LEVELS, np.zeros(400, np.int64))
-    scores.add(levels, truth)
+    scores.add(levels.numpy(), truth.numpy())
     result = scores.result(["a"])
     assert result["coverage"] == pytest.approx(0.8, abs=0.03)
     np.testing.assert_allclose(result["share_below"], LEVELS, atol=0.03)

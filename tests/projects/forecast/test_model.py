@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from projects.forecast.config import Config, settled
-from projects.forecast.metrics import forecast_loss
+from projects.forecast.loss import forecast_loss
 from projects.forecast.model import (
     DLinear,
     Reversible,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.plain import to_plain
-from core.run import FORMAT
+from core.run_record import FORMAT
 from core.vision.image_set import ImageSet, from_pixels
 from core.vision.network_file import FILE_NAME, ImageNetwork, save_network
 from projects.gan.config import Config

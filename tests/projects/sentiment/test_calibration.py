@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from projects.sentiment.calibration import calibration_error, fit_temperature, reliability
+from projects.sentiment.calibration import calibration_error, reliability
+from projects.sentiment.temperature import fit_temperature
 
 
 def overconfident(factor: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Inference takes texts from arguments, files, folders and standard input, says which words weighed most, counts every
 label, and names in one line what it cannot take."""
 
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -148,10 +149,36 @@ def test_bad_rows_stop_before_anything_is_printed_or_are_left_out_by_name(
 def test_results_are_written_into_a_new_file_only(classify: Classify, tmp_path: Path) -> None:
     printed, _ = classify(PRAISE, "--json", "--output", "r.jsonl")
     assert (tmp_path / "r.jsonl").read_text() == printed
-    for path in ("r.jsonl", "nowhere/r.jsonl"):
+    for path in ("r.jsonl", "nowhere/r.jsonl", "r.txt"):
         with pytest.raises(UserError, match=f"--output {path}"):
             classify(BLAME, "--output", path)
     assert (tmp_path / "r.jsonl").read_text() == printed
+
+
+def test_several_files_are_averaged_and_a_table_is_written(smoke: Smoke, classify: Classify, tmp_path: Path) -> None:
+    rows = [json.dumps({"text": text, "label": label}) for text, label in ((PRAISE, "positive"), (BLAME, "negative"))]
+    (tmp_path / "t1.jsonl").write_text("\n".join(rows))
+    other = str(smoke.run_dir / "model.int8.onnx")
+    one, two = records(classify("t1.jsonl", "--json")[0]), records(classify(other, "t1.jsonl", "--json")[0])
+    alone = records(classify("t1.jsonl", "--json", model="model.int8.onnx")[0])
+    for a, b, both in zip(one, alone, two, strict=True):
+        mean = {name: (a["probabilities"][name] + b["probabilities"][name]) / 2 for name in a["probabilities"]}
+        assert both["probabilities"] == pytest.approx(mean, abs=2e-6)
+        words = ({each["word"]: each["weight"] for each in record["words"]} for record in (a, b, both))
+        a_words, b_words, both_words = words
+        for word in set(a_words) & set(b_words) & set(both_words):
+            assert both_words[word] == pytest.approx((a_words[word] + b_words[word]) / 2, abs=2e-4)
+    said = classify(other, "t?.jsonl", "--output", "r.csv", "--top", 1)[1]
+    assert "accuracy 1.0000 of 2" in said
+    assert f"{other} 1.0000" in said
+    with (tmp_path / "r.csv").open(newline="") as file:
+        assert [row["words.1.word"] for row in csv.DictReader(file)] == [each["words"][0]["word"] for each in two]
+    model = onnx.load(other)
+    entry = next(entry for entry in model.metadata_props if entry.key == "facts")
+    entry.value = json.dumps({**json.loads(entry.value), "classes": ["negative", "good"]})
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=r"good in .*m\.onnx"):
+        classify("m.onnx", PRAISE)
 
 
 CASES: list[tuple[list[str], str]] = [

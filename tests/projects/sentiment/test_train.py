@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from core.accelerator import Accelerator
-from core.checkpoint import load, load_newest
+from core.checkpoint import load_newest
 from core.errors import UserError
 from core.learner import Learner
 from core.program import parse_training

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from core.errors import UserError
-from projects.style.infer import blend_of, parse_arguments, targets
+from core.vision.video import Video
+from projects.style.infer import blend_of, main, parse_arguments
+from projects.style.output_paths import targets
 from tests.conftest import Program
+from tests.videos import make_video
 
 MODULE = "projects.style.infer"
 
@@ -73,6 +76,23 @@ def test_inputs_that_cannot_be_are_refused_in_one_line_and_nothing_is_written(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def test_a_video_is_painted_frame_by_frame(
+    model_path: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    monkeypatch.chdir(tmp_path)
+    make_video(Path("clip.mp4"), num=4)
+    inputs = ["clip.mp4", str(photographs / "0[15].png")]
+    monkeypatch.setattr("sys.argv", ["infer", str(model_path), *inputs, "--output", "out"])
+    main()
+    assert sorted(path.name for path in Path("out").iterdir()) == ["01.png", "05.png", "clip.mp4", "grid.png"]
+    with Video(Path("clip.mp4")) as before, Video(Path("out/clip.mp4")) as after:
+        assert (after.rate, after.audio is None) == (before.rate, False)
+        for old, new in zip(before.frames(), after.frames(), strict=True):
+            assert (new.seconds, new.pixels.shape) == (old.seconds, old.pixels.shape)
+            assert np.abs(old.pixels.astype(int) - new.pixels).max() > 20
+
+
 @pytest.mark.parametrize(
     "facts", [{"stride": 0}, {"channels": -1}, {"styles": []}, {"styles": 3}, {"min_side": 10**9}, {"margin": 10**12}]
 )
@@ -86,8 +106,6 @@ def test_a_file_with_facts_that_cannot_be_is_refused(
     onnx.save(model, str(tmp_path / "m.onnx"))
     argv = ["infer", str(tmp_path / "m.onnx"), str(photographs / "01.png"), "--output", str(tmp_path / "o.png")]
     monkeypatch.setattr("sys.argv", argv)
-    from projects.style.infer import main
-
     with pytest.raises(UserError):
         main()
     assert not (tmp_path / "o.png").exists()
@@ -115,6 +133,8 @@ def test_a_wrong_flag_is_named(argv: list[str], named: str) -> None:
         (["more/00.jpg"], "o.gif", "o.gif"),
         (["more/00.jpg"], "notes", "not a folder"),
         (["."], ".", "replaced"),
+        (["clip.mp4"], "clip.png", "clip.png"),
+        (["clip.mp4"], ".", "clip.mp4"),
         (["01.png", "more/../01.png"], "o", "two paintings"),
     ],
 )
@@ -123,6 +143,7 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.chdir(photographs)
     (photographs / "notes.txt").rename(photographs / "notes")
+    (photographs / "clip.mp4").touch()
     with pytest.raises(UserError, match=named):
         targets([Path(path) for path in inputs], Path(output))
 

@@ -18,6 +18,7 @@ from core import checkpoint
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.plain import from_plain
+from core.vision.packaged_network import PACKAGED
 from projects.transfer.backbone import Source, keep, kept_source
 from projects.transfer.config import Facts
 from projects.transfer.model import build_network, feature_size, without_head
@@ -318,3 +319,28 @@ def facts_of(source: Source) -> Facts:
         "data_sha256": "",
     }
     return from_plain(Facts, body, "facts")
+
+
+def test_a_package_gives_its_weights_with_the_constants_of_its_network() -> None:
+    packaged = PACKAGED["efficientnet_lite0"]
+    if not packaged.is_installed:
+        pytest.skip(f"{packaged.distribution} is not installed")
+    source = find("--backbone", "package:efficientnet_lite0")
+    weights = packaged.weights()
+    assert_all_but_the_head(source, weights, "classifier")
+    assert (source.architecture, source.image_size) == ("timm:tf_efficientnet_lite0", 224)
+    assert (source.mean, source.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+def test_auto_takes_weights_in_the_cache_for_a_folder_and_else_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATELIER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    given = ["--data", tmp_path, "--from-scratch"]  # the network alone is looked at
+    assert find(*given).architecture == "timm:tf_efficientnet_lite0"
+    by_hand = tmp_path / "cache" / "timm" / "resnet18.a1_in1k" / "model.safetensors"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.touch()
+    assert find(*given).architecture == "timm:resnet18"
+    assert find("--from-scratch").architecture == "small"

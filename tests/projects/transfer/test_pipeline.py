@@ -40,7 +40,7 @@ def test_the_8_bit_copy_is_smaller_and_nearly_as_right(smoke: Smoke) -> None:
 
 def test_inference_is_as_right_as_training_said(smoke: Smoke, program: Program, tmp_path: Path) -> None:
     facts = json.loads((smoke.run_dir / "run.json").read_text())["facts"]
-    pixels, labels = draw_images(NUM_TEST, 0, facts["side"], TARGET_CLASSES, "night")
+    pixels, labels = draw_images(NUM_TEST, 0, facts["side"], TARGET_CLASSES, "evening")
     for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         folder = tmp_path / "test" / TARGET_CLASSES[label]
         folder.mkdir(parents=True, exist_ok=True)

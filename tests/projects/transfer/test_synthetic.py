@@ -8,7 +8,7 @@ from projects.transfer.synthetic import SOURCE_CLASSES, TARGET_CLASSES, draw_ima
 
 
 def test_shapes_types_and_classes() -> None:
-    images, labels = draw_images(7, 0, 20, TARGET_CLASSES, "night")
+    images, labels = draw_images(7, 0, 20, TARGET_CLASSES, "evening")
     assert images.shape == (7, 20, 20, 3)
     assert images.dtype == np.uint8
     assert labels.shape == (7,)
@@ -34,8 +34,8 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(num: int) -> None:
 
 
 def test_seeds_classes_and_domains_have_images_of_their_own() -> None:
-    kinds = [(0, SOURCE_CLASSES, "day"), (0, TARGET_CLASSES, "day"), (0, TARGET_CLASSES, "night")]
-    kinds += [(1, TARGET_CLASSES, "night")]
+    kinds = [(0, SOURCE_CLASSES, "day"), (0, TARGET_CLASSES, "day"), (0, TARGET_CLASSES, "evening")]
+    kinds += [(1, TARGET_CLASSES, "evening")]
     drawn = [draw_images(60, seed, 16, classes, domain)[0] for seed, classes, domain in kinds]  # type: ignore[arg-type]
     assert len({image.tobytes() for images in drawn for image in images}) == 240
 
@@ -45,11 +45,11 @@ def test_classes_are_nearly_equally_often() -> None:
     assert counts.max() - counts.min() <= 10
 
 
-def test_night_is_dark_and_bluish() -> None:
+def test_the_evening_is_dark_and_bluish() -> None:
     day = draw_images(60, 0, 16, TARGET_CLASSES, "day")[0].mean((0, 1, 2))
-    night = draw_images(60, 0, 16, TARGET_CLASSES, "night")[0].mean((0, 1, 2))
-    assert (night < 0.7 * day).all()
-    assert night.argmax() == 2
+    evening = draw_images(60, 0, 16, TARGET_CLASSES, "evening")[0].mean((0, 1, 2))
+    assert (evening < 0.8 * day).all()
+    assert evening.argmax() == 2
 
 
 @pytest.mark.parametrize(("arguments", "named"), [((0, 0, 16), "num"), ((1, -1, 16), "seed"), ((1, 0, 7), "size")])

@@ -26,14 +26,23 @@ from tests.projects.transfer.conftest import TINY, MakeFolder, main, settings
 from tests.refusals import assert_refused
 
 DO_NOT_FIT = {
-    "--backbone": [["--backbone", "resnet18"], ["--backbone", "timm:"], ["--backbone", "run:nowhere"]],
+    "--backbone": [
+        ["--backbone", "resnet18"],
+        ["--backbone", "timm:"],
+        ["--backbone", "run:nowhere"],
+        ["--backbone", "package:"],
+    ],
     "--data": [["--data", "nowhere"], ["--data", ""]],
-    "--weights": [["--backbone", "timm:resnet18", "--weights", "w.safetensors"], ["--weights", "w.pkl"]],
+    "--weights": [
+        ["--backbone", "timm:resnet18", "--weights", "w.safetensors"],
+        ["--weights", "w.pkl"],
+        ["--backbone", "package:efficientnet_lite0", "--weights", "w.safetensors"],
+    ],
     "--from-scratch": [["--from-scratch", "--strategy", "head"], ["--from-scratch", "--strategy", "gradual"]],
     "--strategy": [["--cache", "yes", "--strategy", "full"]],
     "--cache": [["--strategy", "head", "--cache", "yes", "--mixup", "1"]],
     "--views": [["--strategy", "head", "--cache", "yes", "--views", "0"]],
-    "--adapt": [["--target", "."]],
+    "--adapt": [["--target", "."], ["--adapt", "coral", "--target", ".", "--strategy", "head"]],
     "--target": [["--adapt", "adabn"], ["--adapt", "adabn", "--target", "nowhere"]],
 }
 CASES = [(named, argv) for named, cases in DO_NOT_FIT.items() for argv in cases]

@@ -1,0 +1,84 @@
+"""What every request to predict passes first: limits of number, size and time, checked while the body comes in.
+
+It is a plain ASGI application around another (https://asgi.readthedocs.io), because a body that is too large has to be
+refused before it has been read.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.serving.limits import Admission, Held, Refused, ServeOptions
+
+
+def refusal(status: int, code: str, message: str) -> JSONResponse:
+    """The answer to a request that is refused, in the one form that all have."""
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return JSONResponse({"error": {"status": status, "code": code, "message": message}}, status, headers)
+
+
+class Gate:
+    """Lets requests to predict in within the limits; other requests pass, so that /health answers under any load.
+
+    observe: told the status and the seconds of each answer. What a request holds is in its scope as "held".
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, admission: Admission, limits: ServeOptions, observe: Callable[[int, float], None]
+    ) -> None:
+        self._app, self._admission, self._limits, self._observe = app, admission, limits, observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI call."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            with self._admission.request() as held:
+                self._check_length(scope)
+                scope["held"] = held
+                async with asyncio.timeout(self._limits.time_limit):
+                    await self._app(scope, self._counting(receive, held), send_noting)
+        except (Refused, TimeoutError) as error:
+            if status:  # the answer has begun
+                raise
+            late = Refused(504, "too_late", f"no answer within {self._limits.time_limit:g} seconds")
+            reason = error if isinstance(error, Refused) else late
+            await refusal(reason.status, reason.code, reason.message)(scope, receive, send_noting)
+        finally:
+            self._observe(status, time.monotonic() - began)
+
+    def _check_length(self, scope: Scope) -> None:
+        """Raises Refused for a body whose stated length is too large."""
+        stated = dict(scope["headers"]).get(b"content-length", b"")
+        if stated.isdigit() and int(stated) > self._limits.max_body_bytes:
+            raise self._too_large()
+
+    def _counting(self, receive: Receive, held: Held) -> Receive:
+        """receive that counts the body's bytes. Raises Refused where they are too many."""
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += (size := len(message.get("body", b"")))
+            if num_bytes > self._limits.max_body_bytes:
+                raise self._too_large()
+            held.add(size)
+            return message
+
+        return counted
+
+    def _too_large(self) -> Refused:
+        """The refusal of a body."""
+        return Refused(413, "body_too_large", f"the body is larger than {self._limits.max_body_bytes:,} bytes")

@@ -1,0 +1,3 @@
+/* This classifier answers as all image classifiers do. */
+
+export { answer } from "./classify.js";
