@@ -110,9 +110,9 @@ class SearchSpace:
                 words += [flag(name), str(value)]
         return words
 
-    def seed(self) -> int:
-        """The seed that a run has without a flag of its own."""
-        return parse_training(self.config_class, list(self.fixed)).config.seed
+    def base(self) -> RunConfig:
+        """The settings of a run in which nothing is searched."""
+        return parse_training(self.config_class, list(self.fixed)).config
 
     def _check(self) -> None:
         """Raises UserError for a value that the program refuses, with the first value of every other dimension."""

@@ -42,7 +42,7 @@ def main() -> None:
     num_trials = arguments.trials or sweep.trials
     if sweep.sampler == "grid":
         num_trials = min(num_trials, len(space.points()))
-    study = sweep.study(folder)
+    study = sweep.study(folder, space.base().epochs)
     note_saved(f"all trials are saved; continue with python -m core.sweep --resume {shlex.quote(str(folder))}")
     print(f"sweep folder {folder}: {num_trials} trials, {arguments.jobs} at a time", flush=True)
     _work(sweep, space, study, folder, num_trials, arguments.jobs)
@@ -181,7 +181,7 @@ def _one_at_a_time(place: Place) -> Iterator[None]:
 
 def _seeds(sweep: Sweep, space: SearchSpace) -> tuple[int, ...]:
     """The seeds of every trial's runs."""
-    first = space.seed()
+    first = space.base().seed
     return tuple(range(first, first + sweep.seeds))
 
 

@@ -27,15 +27,16 @@ class Sweep:
     sampler_seed: int
     trials: int
 
-    def study(self, folder: Path) -> Any:
-        """The optuna study in a sweep's folder, which minimizes."""
+    def study(self, folder: Path, epochs: int) -> Any:
+        """The optuna study in a sweep's folder, which minimizes. epochs: of a run, with an evaluation after each."""
         optuna = load_optuna()
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{folder / 'study.sqlite'}", engine_kwargs={"connect_args": {"timeout": 60}}
         )
         pruners = {
             "none": optuna.pruners.NopPruner,
-            "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+            # Not in the first half: a high learning rate often begins worst and ends best.
+            "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(2, epochs // 2)),
             "hyperband": optuna.pruners.HyperbandPruner,
         }
         return optuna.create_study(

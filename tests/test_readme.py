@@ -25,6 +25,7 @@ PROJECT_READMES = sorted((ROOT / "projects").glob("*/README.md"))
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
 OTHERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "projects" / "TOPICS.md", BENCHMARKS]
 READMES = [*OTHERS, ROOT / "cuda_ext" / "README.md", *PROJECT_READMES]
+PROGRAMS = "train|export|infer|evaluate|serve|web"
 STAND_INS = {"DIR": "synthetic", "N": "1", "SEED": "1", "RUN_DIR": "run"}
 
 
@@ -86,7 +87,7 @@ def commands_in(readme: Path) -> list[tuple[str, str, list[str]]]:
     """All commands of projects in a README: project, program, arguments without what is optional or left open."""
     found = []
     for line in readme.read_text("utf-8").splitlines():
-        for project, program, rest in re.findall(r"-m projects\.(\w+)\.(train|export|infer|evaluate|serve|web)\b([^`|#]*)", line):
+        for project, program, rest in re.findall(rf"-m projects\.(\w+)\.({PROGRAMS})\b([^`|#]*)", line):
             if project in PROJECTS:
                 words = shlex.split(re.sub(r"\[([^\]]*)\]", r"\1", rest.partition("  ")[0]))
                 found.append((project, program, [word for word in words if word != "..."]))

@@ -56,7 +56,7 @@ class Gate:
             reason = error if isinstance(error, Refused) else late
             await refusal(reason.status, reason.code, reason.message)(scope, receive, send_noting)
         finally:
-            self._observe(status, time.monotonic() - began)
+            self._observe(status or 500, time.monotonic() - began)
 
     def _check_length(self, scope: Scope) -> None:
         """Raises Refused for a body whose stated length is too large."""

@@ -5,6 +5,7 @@ numpy and onnxruntime, FastAPI and uvicorn; no torch. SIGTERM and SIGINT let the
 
 import gc
 import importlib.util
+import logging
 import math
 import socket
 import sys
@@ -56,6 +57,7 @@ def serve(config_class: type[RunConfig], service: Service[Any, Any, Any], argv: 
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     print(f"{', '.join(files.by_name)} at {address}  (page; /predict, /model, /health, /metrics)", flush=True)
     note_saved("every request was answered")
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the answer says already what is wrong with a form
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what has been loaded stays: collections need not look at it, which takes up to 100 ms

@@ -61,7 +61,7 @@ def build_spec(generator: Generator, facts: Facts) -> ExportSpec:
         dynamic_shapes=({0: "batch"},) * len(inputs),
         output_shapes=[["batch", size, size, channels]],
         parity_inputs=[random_inputs(num, facts.latent, num_classes) for num in (1, 2, 17, 64)],
-        unrounded=lambda *inputs: (to_levels(generator(*inputs)),),
+        unrounded=lambda noise, label=None: (to_levels(generator(noise, label)),),
         pipeline_tag="unconditional-image-generation",
         usage=_USAGE.replace("LABEL", ', "label": np.array([0])' if num_classes else ""),
     )

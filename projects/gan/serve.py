@@ -3,7 +3,7 @@
 numpy, Pillow, onnxruntime and FastAPI; no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from core.serving.service import Asked, Record, Service
 from core.vision.encoding import to_data_url
 from projects.gan.config import Config, Facts
 from projects.gan.infer import choose_labels, generate_from, load_model, noise_of
+
+_MAX_BATCHED = 16  # images of a seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,12 @@ def _record(
     return {"label": name, "image": to_data_url(image), "noise": [round(float(number), 6) for number in noise]}
 
 
-SERVICE = Service(kind="seeds", options=Options, load=load_model, read=read, predict=predict, batch_key=lambda _: None)
+def batch_key(request: Request) -> Hashable:
+    """Seeds of few images share a batch; one of many is computed alone, which bounds a batch's memory."""
+    return None if request.options.num <= _MAX_BATCHED else object()
+
+
+SERVICE = Service(kind="seeds", options=Options, load=load_model, read=read, predict=predict, batch_key=batch_key)
 
 if __name__ == "__main__":
     run_serving(Config, SERVICE)

@@ -25,7 +25,7 @@ class Options:
 
     style: tuple[str, ...] = option((), "NAME or NAME=WEIGHT, or a number for each style; none stands for the first")
     keep_colors: float = option(0.0, "share of the photograph's colors to keep", low=0, high=1)
-    size: int = option(0, "longer side of the result, in pixels; 0: as it is", low=0, high=4096)
+    size: int = option(0, "longer side of the result, in pixels; 0: as it is", low=0, high=2048)
 
 
 Request = Asked[Pixels, Options]

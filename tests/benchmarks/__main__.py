@@ -29,7 +29,7 @@ QUICK: dict[str, list[str]] = {
     "transfer": ["--rounds", "1", "--pictures", "24"],
     "loader": ["--rounds", "1", "--steps", "3"],
     "browser": ["--rounds", "1", "--repeats", "1"],
-    "serving": ["--rounds", "1", "--requests", "40", "--mixed", "100"],
+    "serving": ["--rounds", "1", "--requests", "40", "--mixed", "100", "--networks", "fast"],
 }
 
 

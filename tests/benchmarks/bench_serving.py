@@ -1,11 +1,13 @@
-"""What a server costs: its throughput and latency against onnxruntime in a loop, and 10,000 requests good and bad.
+"""What a server costs: throughput and latency against onnxruntime in a loop, and thousands of requests good and bad.
 
-The model is the classifier of bench_onnx, untrained. The loop calls onnxruntime on ready pixels with the batch size
-that is best for it; the server gets PNG files over HTTP, and decodes, batches and answers. Server, load generator and
-model share the machine. For the throughput the model has --threads threads on either side; latency is that of a server
-with its own defaults, for one client alone and for clients that come at random moments.
+The networks are untrained classifiers whose images take a millisecond or two, which is about what HTTP takes. The loop
+calls onnxruntime on ready pixels with the batch size that is best for it; the server gets PNG files over HTTP, and
+decodes, batches and answers. Server, load generator and model share the machine. For the throughput the model has
+--threads threads on either side; latency is that of a server with its own defaults, for one client alone and for
+clients that come at random moments.
 """
 
+import argparse
 import asyncio
 import base64
 import contextlib
@@ -20,21 +22,27 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.distributed import World
 from core.parity import open_session
-from core.program import ExportCommand, Int8ExportOptions
+from core.program import ExportCommand, Int8ExportOptions, TrainCommand
+from core.run import RunFolder
+from projects.cifar10.config import Config
 from projects.cifar10.export import export
+from projects.cifar10.model import build_model
 from projects.cifar10.synthetic import draw_images
 from tests.benchmarks import measure
-from tests.benchmarks.bench_onnx import untrained_run
+from tests.benchmarks.bench_onnx import FACTS
 from tests.benchmarks.load import Exchange, Outcome, closed_load, open_load, post
 from tests.conftest import ROOT
 
@@ -164,55 +172,70 @@ def resident_megabytes(process: int) -> float:
     return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+def measured(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tables of one network, and what else was found."""
+    path, images, num = folder / name / "model.onnx", draw_images(64, seed=2)[0], arguments.requests
+    with contextlib.redirect_stdout(io.StringIO()):
+        untrained_run(path.parent, name)
+        export(ExportCommand(path.parent, Int8ExportOptions(checkpoint="last")))
+    session = open_session(path, threads=arguments.threads)
+    expected = session.run(None, {"image": images})[0]
+    speeds = {size: in_loop(session, images, size, 1e-3 * num)["images_per_second"] for size in BATCH_SIZES}
+    best = max(speeds, key=lambda size: speeds[size])
+    singles = [asked(images[k : k + 1], expected[k : k + 1]) for k in range(len(images))]
+    several = [slice(k, k + IMAGES_A_REQUEST) for k in range(0, len(images), IMAGES_A_REQUEST)]
+    eights = [asked(images[some], expected[some]) for some in several]
+    ones, packs = repeated(singles, num), repeated(eights, max(1, num // IMAGES_A_REQUEST))
+    with served(path, "--workers", arguments.threads) as (address, _):
+        throughput(address, ones, 1)
+        sides = {
+            BASELINE: partial(in_loop, session, images, best, 1e-3 * num),
+            OURS: partial(throughput, address, ones, 1),
+            f"served, {IMAGES_A_REQUEST} images a request": partial(throughput, address, packs, IMAGES_A_REQUEST),
+        }
+        rates = measure.summarize(measure.interleaved(sides, arguments.rounds), BASELINE)
+    rate = LOAD * next(row for row in rates if row["name"] == OURS)["images_per_second"]["median"]
+    with served(path, "--max-body-mb", 2) as (address, process):
+        throughput(address, ones, 1)
+        sides = {
+            BASELINE: partial(in_loop, session, images, 1, 1e-3 * num),
+            OURS: partial(alone, address, repeated(singles, max(1, num // 4))),
+            f"served, p99 at {LOAD:.0%} of that throughput": partial(loaded, address, ones, rate),
+        }
+        latencies = measure.summarize(measure.interleaved(sides, arguments.rounds), BASELINE)
+        endured = mixed(address, process, singles, arguments.mixed)
+    tables = {f"throughput, {name}": rates, f"latency, {name}": latencies}
+    return tables, {"best_batch": best, "mixed": endured}
+
+
+def untrained_run(path: Path, name: str) -> None:
+    """Makes a run folder with a checkpoint of step 0."""
+    torch.manual_seed(0)
+    config, facts = Config(data="synthetic", ema=0.0, model=name), replace(FACTS, model=name)
+    run = RunFolder.start(TrainCommand(config, path), facts, World())
+    run.save(0, {"model": build_model(name, len(FACTS.classes)).state_dict(), "loop": {"step": 0}}, None)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     flags = measure.parser("serving", "Throughput and latency of a server.", rounds=5)
     flags.add_argument("--requests", type=int, default=400, help="requests of a side and round (default: %(default)s)")
-    flags.add_argument("--mixed", type=int, default=10_000, help="requests good and bad (default: %(default)s)")
+    flags.add_argument(
+        "--mixed", type=int, default=5_000, help="requests good and bad, a network (default: %(default)s)"
+    )
+    flags.add_argument("--networks", nargs="+", default=["fast", "resnet20"], help="names (default: fast resnet20)")
     arguments = flags.parse_args(argv)
     measure.use_threads(arguments.threads)
     gc.freeze()  # the generator's own pauses are not the server's
-    images, num = draw_images(64, seed=2)[0], arguments.requests
+    tables: dict[str, Any] = {}
+    facts: dict[str, Any] = {"packages": {name: version(name) for name in PACKAGES}}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run" / "model.onnx"
-        with contextlib.redirect_stdout(io.StringIO()):
-            untrained_run(path.parent)
-            export(ExportCommand(path.parent, Int8ExportOptions(checkpoint="last")))
-        session = open_session(path, threads=arguments.threads)
-        expected = session.run(None, {"image": images})[0]
-        speeds = {size: in_loop(session, images, size, 1e-3 * num)["images_per_second"] for size in BATCH_SIZES}
-        best = max(speeds, key=lambda size: speeds[size])
-        singles = [asked(images[k : k + 1], expected[k : k + 1]) for k in range(len(images))]
-        several = [slice(k, k + IMAGES_A_REQUEST) for k in range(0, len(images), IMAGES_A_REQUEST)]
-        eights = [asked(images[some], expected[some]) for some in several]
-        ones, packs = repeated(singles, num), repeated(eights, max(1, num // IMAGES_A_REQUEST))
-        with served(path, "--workers", arguments.threads) as (address, _):
-            throughput(address, ones, 1)
-            rates = {
-                BASELINE: partial(in_loop, session, images, best, 1e-3 * num),
-                OURS: partial(throughput, address, ones, 1),
-                f"served, {IMAGES_A_REQUEST} images a request": partial(throughput, address, packs, IMAGES_A_REQUEST),
-            }
-            tables = {"throughput": measure.summarize(measure.interleaved(rates, arguments.rounds), BASELINE)}
-        rate = LOAD * next(row for row in tables["throughput"] if row["name"] == OURS)["images_per_second"]["median"]
-        with served(path, "--max-body-mb", 2) as (address, process):
-            throughput(address, ones, 1)
-            latencies = {
-                BASELINE: partial(in_loop, session, images, 1, 1e-3 * num),
-                OURS: partial(alone, address, repeated(singles, max(1, num // 4))),
-                f"served, p99 at {LOAD:.0%} of that throughput": partial(loaded, address, ones, rate),
-            }
-            tables["latency"] = measure.summarize(measure.interleaved(latencies, arguments.rounds), BASELINE)
-            endured = mixed(address, process, singles, arguments.mixed)
-    columns = {"images_per_second": "images/s", "wall_ms": "wall ms"}
-    for name, rows in tables.items():
-        measure.show(f"{name}; best batch of the loop: {best}", rows, columns, BASELINE)
-    print(json.dumps(endured))
-    facts: dict[str, Any] = {
-        "best_batch": best,
-        "mixed": endured,
-        "packages": {name: version(name) for name in PACKAGES},
-    }
+        for name in arguments.networks:
+            found, facts[name] = measured(name, Path(folder), arguments)
+            tables |= found
+            print(f"{name}: {json.dumps(facts[name])}")
+    for title, rows in tables.items():
+        measure.show(title, rows, {"images_per_second": "images/s", "wall_ms": "wall ms"}, BASELINE)
     measure.write("serving", argv, arguments, tables, baseline=BASELINE, ours=OURS, **facts)
 
 

@@ -34,7 +34,7 @@ TINY = {
     "kernels": ["--repeats", 1, "--batch-sizes", 2, "--size", 4, "--rows", 3],
     "transfer": ["--images", 4, "--batch-size", 4, "--image-size", 64, "--backbone", "timm:test_resnet"],
     "loader": ["--steps", 2, "--warmup", 1, "--batch-size", 10, "--workers", 0, 1],
-    "serving": ["--requests", 8, "--mixed", 30],
+    "serving": ["--requests", 8, "--mixed", 30, "--networks", "fast"],
 }
 QUANTITIES = {
     "step": ["processor_us", "wall_us"],

@@ -9,7 +9,7 @@ import signal
 import traceback
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.checkpoint import Broken
@@ -65,9 +65,10 @@ def _in_child(name: str, numbers: range, folder: Path) -> Report:
             whole_file = (folder / PARSERS[name].file).read_bytes()
             with os.fdopen(writer, "w") as file:
                 for number in numbers:
-                    print(json.dumps(asdict(_one(name, number, folder, whole_file))), file=file, flush=True)
-        finally:
+                    print(json.dumps(vars(_one(name, number, folder, whole_file))), file=file, flush=True)
             os._exit(0)
+        finally:
+            os._exit(1)
     os.close(writer)
     whole = Report()
     with os.fdopen(reader) as file:
@@ -77,9 +78,9 @@ def _in_child(name: str, numbers: range, folder: Path) -> Report:
             whole.refused += one["refused"]
             whole.others.update(one["others"])
             whole.first = {**one["first"], **whole.first}
-    _, status = os.waitpid(child, 0)
-    if status:
-        kind = f"died by signal {os.WTERMSIG(status)}"
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        kind = f"died by signal {-code}" if code < 0 else "the harness failed"
         whole.others[kind] += 1
         whole.first.setdefault(kind, numbers.start + whole.inputs)
         whole.inputs += 1
