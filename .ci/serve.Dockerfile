@@ -5,8 +5,7 @@ FROM python:3.13-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY .ci/serve-requirements.txt /tmp/
 RUN python -m pip install --no-cache-dir --requirement /tmp/serve-requirements.txt
-COPY . /tmp/source
-RUN python -m pip install --no-cache-dir --no-deps /tmp/source && rm -r /tmp/source
+RUN --mount=type=bind,target=/tmp/source,rw python -m pip install --no-cache-dir --no-deps /tmp/source
 USER nobody
 WORKDIR /tmp
 EXPOSE 8000

@@ -2,8 +2,7 @@
 #   docker run --rm --gpus all -v "$PWD/runs:/work/runs" atelier-train projects.cifar10.train --data synthetic
 FROM python:3.13
 ENV PYTHONUNBUFFERED=1
-COPY . /tmp/source
-RUN python -m pip install --no-cache-dir /tmp/source && rm -r /tmp/source
+RUN --mount=type=bind,target=/tmp/source,rw python -m pip install --no-cache-dir /tmp/source
 WORKDIR /work
 ENTRYPOINT ["python", "-m"]
 CMD ["projects.cifar10.train", "--help"]

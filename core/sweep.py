@@ -112,9 +112,9 @@ def _work(sweep: Sweep, space: SearchSpace, study: Any, folder: Path, num_trials
         while True:
             for slot, running in enumerate(open_trials):
                 if running is not None and (outcome := running.poll()) is not None:
-                    running.close()
-                    open_trials[slot] = None
                     _tell(study, running.trial, outcome)
+                    running.close()  # only now: a claim that is open on an unfinished trial is taken over
+                    open_trials[slot] = None
                 if open_trials[slot] is None:
                     open_trials[slot] = _next_trial(sweep, space, study, place, num_trials, settings[slot])
             if not any(open_trials):
@@ -136,10 +136,14 @@ def _next_trial(
         states = [trial.state for trial in trials]
         num_begun = len(states) - states.count(optuna.trial.TrialState.WAITING)
         study.sampler = sweep.sampler_of(num_begun)
-        for frozen in trials:
-            if frozen.state == optuna.trial.TrialState.RUNNING and (lock := place.claim(frozen.number)) is not None:
+        for number in (trial.number for trial in trials if trial.state == optuna.trial.TrialState.RUNNING):
+            if (lock := place.claim(number)) is None:
+                continue
+            frozen = study.get_trials(deepcopy=False)[number]  # it may have ended before its claim was ours
+            if frozen.state == optuna.trial.TrialState.RUNNING:
                 trial, num_reported = optuna.trial.Trial(study, frozen._trial_id), len(frozen.intermediate_values)
                 break
+            os.close(lock)
         else:
             if num_begun >= num_trials:
                 return None

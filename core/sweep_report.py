@@ -50,7 +50,7 @@ def report(study: Any, space: SearchSpace, sweep: Sweep, place: Place) -> None:
         "settings": values,
         "trial": best.number,
         "seeds": list(place.seeds),
-        "trials": [_trial_data(trial, sign) for trial in trials],
+        "trials": [_trial_data(trial, sign, _settings_of(trial, space, place)) for trial in trials],
         "importances": importances,
         "environment": compared.data(metrics)["environment"],
     }
@@ -73,16 +73,17 @@ def report(study: Any, space: SearchSpace, sweep: Sweep, place: Place) -> None:
 
 
 def _settings_of(trial: Any, space: SearchSpace, place: Place) -> dict[str, Any]:
-    """The searched settings as a trial's first run has them."""
-    config = place.records(trial.number)[0].config
-    return {dimension.name: config[dimension.name] for dimension in space.dimensions}
+    """The searched settings as a trial's first run has them; of one that never began, as they were drawn."""
+    records = place.records(trial.number)
+    found = records[0].config if records else trial.params
+    return {dimension.name: found.get(dimension.name) for dimension in space.dimensions}
 
 
-def _trial_data(trial: Any, sign: int) -> dict[str, Any]:
+def _trial_data(trial: Any, sign: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A trial as plain data."""
     value = sign * trial.value if trial.state.name == "COMPLETE" else None
     reason = trial.user_attrs.get("reason")
-    return {"number": trial.number, "state": trial.state.name.lower(), "value": value, **trial.params, "reason": reason}
+    return {"number": trial.number, "state": trial.state.name.lower(), "value": value, **settings, "reason": reason}
 
 
 def _importances(study: Any, complete: Sequence[Any]) -> dict[str, float]:

@@ -139,21 +139,27 @@ class RunningTrial:
             if time.monotonic() > self._asked_to_leave + _SECONDS_TO_SAVE:
                 self._process.kill()
             return
-        if self._values or (record := _record(path)) is None:  # only the first seed's run is judged
-            return
-        values = _signed(record)
-        for number in range(self._num_reported, len(values)):
+        record = _record(path)
+        if record is not None and self._report(record) and self.trial.should_prune():
+            self._asked_to_leave = time.monotonic()
+            self._process.send_signal(signal.SIGTERM)
+
+    def _report(self, record: RunRecord) -> bool:
+        """Reports new evaluations of the first seed's run, by which the pruner judges; whether there were any."""
+        if self._values:
+            return False
+        values, before = _signed(record), self._num_reported
+        for number in range(before, len(values)):
             self.trial.report(values[number], number + 1)
-        if len(values) > self._num_reported:
-            self._num_reported = len(values)
-            if self.trial.should_prune():
-                self._asked_to_leave = time.monotonic()
-                self._process.send_signal(signal.SIGTERM)
+        self._num_reported = max(before, len(values))
+        return len(values) > before
 
     def _after_run(self, path: Path) -> Outcome | None:
         """What follows the end of a run: the next one, or the trial's end."""
         record = _record(path)
         complete = record is not None and record.status == "complete"
+        if record is not None:
+            self._report(record)  # of a run that ended since the last look; others are measured by it
         if self._asked_to_leave and not complete:
             return Outcome("pruned", reason=f"after evaluation {self._num_reported}")
         if not complete:

@@ -5,6 +5,7 @@ onnxruntime-web (https://onnxruntime.ai/docs/tutorials/web), whose package is fe
 in the cache. Nothing else is loaded from anywhere, and no header is asked of the host.
 """
 
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -30,7 +31,7 @@ _RUNTIME_FILES: Mapping[str, str] = {  # of the package's dist/, with their SHA-
 }
 _PACKAGE = f"onnxruntime-web@{_RUNTIME_VERSION}"
 _NPM_SECONDS = 300
-_ANSWERS = {"browser.js": "answer.js", "server.js": None, "page.html": "index.html"}  # names in the folder
+_RENAMED = {"browser.js": "answer.js", "server.js": None, "page.html": "index.html"}  # None: left out
 
 
 def run_web(
@@ -78,9 +79,8 @@ def web(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     num_bytes = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    shown = printable(str(output))
-    print(f"{shown}  {num_bytes / 1e6:.1f} MB, for any static host")
-    print(f"{'next':<14}python -m http.server --bind 127.0.0.1 --directory {shown}")
+    print(f"{printable(str(output))}  {num_bytes / 1e6:.1f} MB, for any static host")
+    print(f"{'next':<14}python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(output))}")
 
 
 def _page_files(package: str) -> dict[str, bytes]:
@@ -97,7 +97,7 @@ def _fill(folder: Path, model: Path, metadata: Mapping[str, Any], package: str, 
     """Writes page, model and runtime into a new folder."""
     (folder / "runtime").mkdir(parents=True)
     for name, content in _page_files(package).items():
-        if target := _ANSWERS.get(name, name):
+        if target := _RENAMED.get(name, name):
             (folder / target).write_bytes(content)
     for name in _RUNTIME_FILES:
         shutil.copyfile(runtime / name, folder / "runtime" / name)
@@ -127,7 +127,9 @@ def fetch_runtime() -> Path:
             dist = Path(scratch) / "dist"
             dist.mkdir()
             _unpack(_packed(Path(scratch)), dist)
-            _checked_runtime(dist).rename(folder)
+            _checked_runtime(dist)
+            if not folder.exists():  # another process may have been faster
+                dist.rename(folder)
     except OSError as error:
         where = f"{error.filename or folder} ({(error.strerror or str(error)).lower()})"
         raise UserError("the cache cannot be used", where, "set ATELIER_CACHE to a folder for downloads") from error

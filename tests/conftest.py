@@ -17,7 +17,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # In tests/projects.
-USE_SMOKE_RUNS = ("test_pipeline.py", "test_infer.py", "test_evaluate.py", "test_model_card.py", "test_web.py")
+USE_SMOKE_RUNS = (
+    "test_pipeline.py",
+    "test_infer.py",
+    "test_evaluate.py",
+    "test_model_card.py",
+    "test_web.py",
+    "test_serve.py",
+)
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 Once = Callable[[str, Callable[[Path], object]], Path]
 

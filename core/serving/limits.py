@@ -28,7 +28,9 @@ class ServeOptions:
     largest_batch: int = option(16, "inputs of one batch", low=1, high=4096)
     time_limit: float = option(30.0, "seconds until a request is given up", above=0, high=86_400)
     max_requests: int = option(256, "requests at one time; further ones are refused with 503", low=1, high=100_000)
-    max_memory_mb: float = option(1024.0, "MB of bodies and inputs at one time, as above", above=0, high=1e6)
+    max_memory_mb: float = option(
+        1024.0, "MB of bodies and inputs at one time; more is refused with 503", above=0, high=1e6
+    )
     max_body_mb: float = option(20.0, "MB of a request's body", above=0, high=10_000)
     max_inputs: int = option(64, "inputs of a request", low=1, high=10_000)
     max_pixels: int = option(25_000_000, "pixels of an image", low=1, high=100_000_000)

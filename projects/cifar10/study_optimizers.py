@@ -84,7 +84,7 @@ def _draw(curves: Mapping[str, list[float | None]], path: Path) -> None:
     for axis, schedule in zip(grid[0], SCHEDULES, strict=True):
         for name in OPTIMIZERS:
             losses = np.array([np.nan if loss is None else loss for loss in curves[f"{name}, {schedule}"]])
-            width = min(_SMOOTHED_STEPS, len(losses))
+            width = min(_SMOOTHED_STEPS, -(-len(losses) // 10))
             if width:
                 axis.plot(np.convolve(losses, np.ones(width) / width, "valid"), label=name, linewidth=1.3)
         axis.set(title=schedule, xlabel="step", ylabel="loss")

@@ -24,8 +24,8 @@ class Config(RunConfig):
         "data": SYNTHETIC,
         "backbone": "source",
     }
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {  # a head on so few features takes a high rate
-        SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01}
+    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {  # crops would cut the shapes
+        SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01, "augment": "light"}
     }
 
     data: str = option(

@@ -1,13 +1,12 @@
 """Accuracy against the number of images of a class: python -m projects.transfer.few_images RUN_DIR.
 
 For a run with a frozen backbone. Heads are fitted to the features of a few training images of each class, drawn at
-random several times, and tested on the run's test images: what to expect of 5, 10 or 20 images of one's own. A head here
-is a logistic regression on the features of each image and its mirror image. Writes plots/few_images.png and
+random several times, and tested on the run's test images: what to expect of 5, 10 or 20 images of one's own. A head
+here is a logistic regression on the features of each image and its mirror image. Writes plots/few_images.png and
 few_images.json into the run folder.
 """
 
-import shlex
-import sys
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,14 @@ from projects.transfer.data import load_data
 from projects.transfer.features import cached_evaluation_loader
 from projects.transfer.model import Classifier
 
-FILE_NAME = "few_images.json"
+_FILE_NAME = "few_images.json"
 _INVERSE_PENALTY = 0.1  # chosen by cross-validation on the training images of ants and bees among 0.001 to 0.1
 _Views = tuple[list[NDArray[np.float32]], NDArray[np.int64]]  # features [N, F] of each view, labels [N]
 
 
-def accuracies(train: _Views, test: _Views, num: int | None, num_draws: int, seed: int) -> list[float]:
+def _accuracies(train: _Views, test: _Views, num: int | None, num_draws: int, seed: int) -> list[float]:
     """Test accuracies of heads fitted to `num` random images of each class, one a draw; None: to all, once."""
-    from sklearn.linear_model import LogisticRegression
-
+    linear_model: Any = importlib.import_module("sklearn.linear_model")
     result = []
     for draw in range(1 if num is None else num_draws):
         random = np.random.default_rng((seed, draw, num or 0))
@@ -49,14 +47,14 @@ def accuracies(train: _Views, test: _Views, num: int | None, num_draws: int, see
             [random.permutation(np.flatnonzero(train[1] == label))[:num] for label in np.unique(train[1])]
         )
         inputs = np.concatenate([view[rows] for view in train[0]])
-        head = LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000)
+        head = linear_model.LogisticRegression(C=_INVERSE_PENALTY, max_iter=1000)
         head.fit(inputs, np.tile(train[1][rows], len(train[0])))
         probabilities = sum(head.predict_proba(view) for view in test[0])
         result.append(float((head.classes_[probabilities.argmax(1)] == test[1]).mean()))
     return result
 
 
-def features(
+def _features(
     network: Classifier, images: ImageSet, preprocessing: Preprocessing, config: Config, accelerator: Accelerator
 ) -> _Views:
     """The backbone's features of all images of a set, plain and mirrored."""
@@ -67,7 +65,7 @@ def features(
     return [torch.cat(parts).float().cpu().numpy() for parts in views], labels
 
 
-def draw_curve(points: Sequence[dict[str, Any]], name: str, path: Path) -> None:
+def _draw_curve(points: Sequence[dict[str, Any]], name: str, path: Path) -> None:
     """Mean accuracy and its spread over draws, against the number of training images of a class."""
     drawn, grid = plots.figure(5.2, 3.8)
     numbers = [point["num_of_a_class"] for point in points]
@@ -101,21 +99,22 @@ def main() -> None:
     check_same_data(data.sha256, facts.data_sha256, config.data)
     network = load_classifier(run).to(accelerator.device).to(memory_format=torch.channels_last)
     preprocessing = Preprocessing(facts.image_size, facts.side, facts.mean, facts.std)
-    train, test = (features(network, images, preprocessing, config, accelerator) for images in (data.train, data.test))
+    train, test = (_features(network, images, preprocessing, config, accelerator) for images in (data.train, data.test))
     smallest = int(np.bincount(train[1]).min())
     if too_many := [num for num in arguments.num if num > smallest]:
         where = f"--num {too_many[0]}, the rarest class has {smallest}"
         raise UserError("more images than a class has", where, "give smaller numbers")
     points = []
     for num in (*sorted(arguments.num), None):
-        found = accuracies(train, test, num, arguments.draws, config.seed)
+        found = _accuracies(train, test, num, arguments.draws, config.seed)
         mean_num = num if num is not None else len(train[1]) / len(facts.classes)
         points.append({"num_of_a_class": mean_num, "accuracies": found})
         print(f"{mean_num:6g} images of a class: accuracy {np.mean(found):.4f} ± {np.std(found):.4f}")
     known = environment(World())
-    command = f"python -m projects.transfer.few_images {shlex.join(['RUN_DIR', *sys.argv[2:]])}"
-    write_json(run.path / FILE_NAME, {"command": command, "points": points, "environment": known})
-    draw_curve(points, f"{facts.model}, new head", run.path / "plots" / "few_images.png")
+    sizes = " ".join(map(str, arguments.num))
+    command = f"python -m projects.transfer.few_images RUN_DIR --num {sizes} --draws {arguments.draws}"
+    write_json(run.path / _FILE_NAME, {"command": command, "points": points, "environment": known})
+    _draw_curve(points, f"{facts.model}, new head", run.path / "plots" / "few_images.png")
     print(f"plot           {run.path / 'plots' / 'few_images.png'}")
 
 

@@ -33,7 +33,7 @@ from tests.projects.browser import Browser, chromium, static_host
 BASELINE, OURS = "onnxruntime", "browser"
 SIZES = {"batch": 1, "height": 256, "width": 256, "length": 20, "given": 0}  # of free dimensions, by name
 DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
-MILLISECONDS_IN_A_ROW = 5  # as a browser's clock is right to a tenth of a millisecond
+MILLISECONDS_IN_A_ROW = 1  # as a browser's clock is right to a tenth of a millisecond
 MODELS = ("cifar10", "transfer", "sentiment", "forecast", "style", "gan", "detection")
 OPEN = """
     const ort = await import(new URL("/runtime/ort.wasm.min.mjs", location));

@@ -19,8 +19,8 @@ from tests import forked, toy
 from tests.conftest import ROOT
 from tests.refusals import assert_refused
 
-# Runs core.inspect as -m does, where neither torch nor onnxruntime can be imported. A module of Python's own, which rich
-# and dataclasses import, has that name too.
+# Runs core.inspect as -m does, where neither torch nor onnxruntime can be imported. A module of Python's own that rich
+# and dataclasses import has that name too.
 ALONE = "import sys, runpy; sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
 ALONE += "runpy.run_module('core.inspect', run_name='__main__', alter_sys=True)"
 

@@ -67,8 +67,8 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
         os.kill(int((first / "run.lock").read_text().split()[1]), signal.SIGKILL)
     run(monkeypatch, "--resume", folder)
     assert [trial["state"] for trial in best_of(folder)["trials"]] == ["complete", "complete"]
-    records = {path.name: read_record(path) for path in (folder / "trials").iterdir()}
-    assert sorted(records) == ["0-seed-0", "0-seed-1", "1-seed-0", "1-seed-1"]
+    records = {path.name: read_record(path) for path in sorted((folder / "trials").iterdir())}
+    assert list(records) == ["0-seed-0", "0-seed-1", "1-seed-0", "1-seed-1"]
     assert {record.status for record in records.values()} == {"complete"}
     assert records["0-seed-0"].config["lr"] == records["0-seed-1"].config["lr"] != records["1-seed-0"].config["lr"]
     assert best_of(folder)["value"] == pytest.approx(

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +35,21 @@ def main() -> None:
     command = ["python", "-m", "tests.faults", "--minutes", f"{arguments.minutes:g}"]
     stored |= {"command": command, "environment": {name: value for name, value in now.items() if name != "command"}}
     stored["commits"] = sorted({*stored["commits"], str(now["commit"])})
-    num_before, before, began = num_wrong(stored), stored["minutes"], time.monotonic()
+    num_before, before, began = _num_wrong(stored), stored["minutes"], time.monotonic()
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as folder:
         while (end := began + 60 * arguments.minutes) > time.monotonic():
             for name in arguments.only:
-                _take_turn(name, stored, Path(folder), end)
-                stored["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
-                arguments.output.parent.mkdir(exist_ok=True)
-                write_json(arguments.output, stored)
+                for _ in _turn(name, stored, Path(folder), end):
+                    stored["minutes"] = round(before + (time.monotonic() - began) / 60, 1)
+                    arguments.output.parent.mkdir(exist_ok=True)
+                    write_json(arguments.output, stored)
     print(markdown(arguments.output))
-    if num := num_wrong(stored) - num_before:
+    if num := _num_wrong(stored) - num_before:
         raise RunError("faults found", num, f"see the cases in {arguments.output}")
 
 
-def _take_turn(name: str, stored: dict[str, Any], folder: Path, end: float) -> None:
-    """Has a part try the next number of each of its rows, and adds what it counted."""
+def _turn(name: str, stored: dict[str, Any], folder: Path, end: float) -> Iterator[None]:
+    """Has a part try the next number of each of its rows, and adds what it counted, row by row."""
     part, rows = PARTS[name], stored["parts"].setdefault(name, {})
     for row_name in part.rows:
         row = rows.setdefault(row_name, {"next": 0, "tried": {}, "wrong": {}, "cases": []})
@@ -64,9 +65,10 @@ def _take_turn(name: str, stored: dict[str, Any], folder: Path, end: float) -> N
         for case in tally.cases[num_cases:]:
             print(case, flush=True)
         row.update(next=row["next"] + 1, tried=dict(tally.tried), wrong=dict(tally.wrong), cases=tally.cases)
+        yield
 
 
-def num_wrong(stored: dict[str, Any]) -> int:
+def _num_wrong(stored: dict[str, Any]) -> int:
     """Everything in a result that went wrong."""
     return sum(sum(row["wrong"].values()) for rows in stored["parts"].values() for row in rows.values())
 

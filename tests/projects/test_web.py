@@ -84,8 +84,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator
     """One browser for all projects, which can reach nothing but this machine."""
     alone = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    quick = "--js-flags=--liftoff-only --wasm-lazy-compilation"  # optimizing the runtime takes longer than all answers
     folder = tmp_path_factory.mktemp("chromium")
-    with chromium(folder, alone, *camera) as started:
+    with chromium(folder, alone, quick, *camera) as started:
         yield started
     requests = requests_in(folder / "net.json")
     assert any(address.endswith("/page/model.onnx") for _, address in requests)  # of a worker
