@@ -58,7 +58,7 @@ def test_every_study_leaves_a_table_a_file_and_a_plot(
     assert stored["rows"]
     assert markdown(stored["rows"], stored["shown"]) in capsys.readouterr().out
     assert str(tmp_path) not in json.dumps(stored)
-    assert stored["environment"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(stored["environment"]["torch"])
     assert (tmp_path / "new" / f"{name}.png").stat().st_size > 5_000
     for row in stored["rows"]:
         assert row["val_accuracy"] is None or 0 <= row["val_accuracy"] <= 1
