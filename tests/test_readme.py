@@ -23,7 +23,13 @@ from tests.readme import projects_table
 
 PROJECT_READMES = sorted((ROOT / "projects").glob("*/README.md"))
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
-OTHERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "projects" / "TOPICS.md", BENCHMARKS]
+OTHERS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "projects" / "TOPICS.md",
+    ROOT / "tests" / "faults" / "README.md",
+    BENCHMARKS,
+]
 READMES = [*OTHERS, ROOT / "cuda_ext" / "README.md", *PROJECT_READMES]
 PROGRAMS = "train|export|infer|evaluate|serve|web"
 STAND_INS = {"DIR": "synthetic", "N": "1", "SEED": "1", "RUN_DIR": "run"}
