@@ -22,7 +22,7 @@ from core.export_spec import ExportSpec
 from core.files import read_json
 from core.stored_run import StoredRun, load_run
 from projects.detection.deploy import Deployed
-from projects.detection.model import build_model
+from projects.detection.detectors import build_model
 from projects.detection.nms import Rule, onnx_translations
 from projects.detection.parity import compare
 

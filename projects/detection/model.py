@@ -1,4 +1,4 @@
-"""The detectors: a small one that trains from scratch on a CPU or on a pretrained backbone, and torchvision's by name.
+"""A small detector that trains from scratch on a CPU, and its pyramid and head for other backbones.
 
 The small one follows FCOS (Tian et al. 2019, arXiv 1904.01355): residual blocks (He et al. 2016, arXiv 1512.03385),
 a feature pyramid (Lin et al. 2017, arXiv 1612.03144) of strides 8, 16 and 32, and one head shared by the three levels.
@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.detection.config import Config
 from projects.detection.detector import Detector, Target
 from projects.detection.loss import Points, losses
 from projects.detection.nms import keep_best
@@ -20,29 +19,6 @@ from projects.detection.nms import keep_best
 STRIDES = (8, 16, 32)
 _FIRST_SCORE = 0.01  # of every class at first, so that the many background points do not outweigh the others
 _NUM_CANDIDATES = 1000  # of a class: the best ones
-
-
-def build_model(config: Config, num_classes: int, *, initial_weights: bool) -> Detector:
-    """The detector that the settings name.
-
-    initial_weights: whether to load the weights that they name, for a new training.
-    """
-    detector: Detector
-    if config.backbone != "none":
-        from projects.detection.pretrained import build_pretrained
-
-        detector = build_pretrained(config, num_classes, initial_weights=initial_weights and config.weights == "none")
-    elif config.model == "small":
-        detector = Small(num_classes)
-    else:
-        from projects.detection.torchvision_models import build_torchvision
-
-        detector = build_torchvision(config, num_classes)
-    if initial_weights and config.weights != "none":
-        from projects.detection.weights import load_weights
-
-        load_weights(detector, config)
-    return detector
 
 
 class PyramidDetector(Detector):

@@ -39,9 +39,9 @@ from projects.detection.augment import fitted_size
 from projects.detection.data import AnnotatedSet, Data, load_data
 from projects.detection.deploy import Deployed
 from projects.detection.detector import Detector
+from projects.detection.detectors import build_model
 from projects.detection.loaders import Batch, EvaluationLoader, TrainingLoader
 from projects.detection.metrics import Predictions, Scores
-from projects.detection.model import build_model
 from projects.detection.nms import Detections, Rule, select
 from projects.detection.plots import save_boxes, save_precision_recall
 

@@ -110,7 +110,7 @@ def main() -> None:
         mean_num = num if num is not None else len(train[1]) / len(facts.classes)
         points.append({"num_of_a_class": mean_num, "accuracies": found})
         print(f"{mean_num:6g} images of a class: accuracy {np.mean(found):.4f} ± {np.std(found):.4f}")
-    known = environment(World())
+    known = {key: value for key, value in environment(World()).items() if key != "command"}  # it names folders
     sizes = " ".join(map(str, arguments.num))
     command = f"python -m projects.transfer.few_images RUN_DIR --num {sizes} --draws {arguments.draws}"
     write_json(run.path / _FILE_NAME, {"command": command, "points": points, "environment": known})

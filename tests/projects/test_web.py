@@ -192,7 +192,7 @@ def check_texts(page: Page) -> None:
 def check_forecast(page: Page) -> None:
     path = Path(str(recent_rows(page.folder)[0]))
     record = page.ask(FILE, path)
-    expected = page.infer(path, "--json")
+    expected = page.infer(path, "--json", "--output", page.folder)
     assert len(record["rows"]) == len(expected)
     for own, other in zip(record["rows"], expected, strict=True):
         assert list(own) == list(other)

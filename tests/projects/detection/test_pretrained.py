@@ -8,7 +8,7 @@ from core.program import parse_training
 from core.vision.packaged_network import PACKAGED
 from projects.detection.config import Config
 from projects.detection.detector import Detector
-from projects.detection.model import build_model
+from projects.detection.detectors import build_model
 from projects.detection.train import parameter_groups
 
 pytest.importorskip("timm")

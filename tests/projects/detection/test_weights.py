@@ -18,7 +18,8 @@ from core.program import parse_training
 from projects.detection import weights
 from projects.detection.config import Config, Model
 from projects.detection.detector import Detector
-from projects.detection.model import Small, build_model
+from projects.detection.detectors import build_model
+from projects.detection.model import Small
 from projects.detection.train import train
 from projects.detection.weights import CLASS_LAYERS, load_weights
 
