@@ -88,4 +88,5 @@ def load_optuna() -> ModuleType:
     except ImportError as error:
         raise UserError("optuna is not installed", error, "python -m pip install -e '.[sweep]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+    module: ModuleType = optuna
+    return module

@@ -14,8 +14,8 @@ from core.environment import environment
 from core.errors import RunError, run_command
 from core.files import read_json, write_json
 from tests.faults.ledger import RESULT, markdown
-from tests.faults.turns import PARTS
 from tests.faults.tally import Tally
+from tests.faults.turns import PARTS
 
 _IN_MEMORY = Path("/dev/shm")  # waiting for a busy disk takes most of a tiny run's time
 
