@@ -52,7 +52,10 @@ class LayersOptions(StudyOptions):
 class PrecisionOptions(StudyOptions):
     """Of the study of precisions."""
 
-    smoke_values: ClassVar[Mapping[str, Any]] = {"max_steps": 3, "seeds": 1, "batch_size": 8, "image_size": 16, "compile": False}
+    smoke_values: ClassVar[Mapping[str, Any]] = {
+        **{"max_steps": 3, "seeds": 1, "compile": False},
+        **{"batch_size": 8, "image_size": 16},  # some processors emulate fp16
+    }
 
     model: str = option("fast", "the network")
     max_steps: int = option(40, "steps of each training")
