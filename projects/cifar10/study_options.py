@@ -53,8 +53,11 @@ class PrecisionOptions(StudyOptions):
     """Of the study of precisions."""
 
     smoke_values: ClassVar[Mapping[str, Any]] = {
-        **{"max_steps": 3, "seeds": 1, "compile": False},
-        **{"batch_size": 8, "image_size": 16},  # some processors emulate fp16
+        "max_steps": 3,
+        "seeds": 1,
+        "batch_size": 8,  # small images and batches: some processors emulate fp16
+        "image_size": 16,
+        "compile": False,
     }
 
     model: str = option("fast", "the network")
