@@ -42,11 +42,11 @@ def main() -> None:
     num_trials = arguments.trials or sweep.trials
     if sweep.sampler == "grid":
         num_trials = min(num_trials, len(space.points()))
-    study = sweep.study(folder, space.base().epochs)
-    note_saved(f"all trials are saved; continue with python -m core.sweep --resume {shlex.quote(str(folder))}")
-    print(f"sweep folder {folder}: {num_trials} trials, {arguments.jobs} at a time", flush=True)
-    _work(sweep, space, study, folder, num_trials, arguments.jobs)
-    report(study, space, sweep, Place(folder, _seeds(sweep, space)))
+    with sweep.study(folder, space.base().epochs) as study:
+        note_saved(f"all trials are saved; continue with python -m core.sweep --resume {shlex.quote(str(folder))}")
+        print(f"sweep folder {folder}: {num_trials} trials, {arguments.jobs} at a time", flush=True)
+        _work(sweep, space, study, folder, num_trials, arguments.jobs)
+        report(study, space, sweep, Place(folder, _seeds(sweep, space)))
 
 
 def _parser() -> Parser:

@@ -2,6 +2,8 @@
 
 import shlex
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +29,10 @@ class Sweep:
     sampler_seed: int
     trials: int
 
-    def study(self, folder: Path, epochs: int) -> Any:
-        """The optuna study in a sweep's folder, which minimizes. epochs: of a run, with an evaluation after each."""
+    @contextmanager
+    def study(self, folder: Path, epochs: int) -> Iterator[Any]:
+        """The optuna study in a sweep's folder, which minimizes; its file is open within. epochs: of a run, with an
+        evaluation after each."""
         optuna = load_optuna()
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{folder / 'study.sqlite'}", engine_kwargs={"connect_args": {"timeout": 60}}
@@ -39,9 +43,13 @@ class Sweep:
             "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(2, epochs // 2)),
             "hyperband": optuna.pruners.HyperbandPruner,
         }
-        return optuna.create_study(
-            storage=storage, study_name="sweep", load_if_exists=True, pruner=pruners[self.pruner]()
-        )
+        try:
+            yield optuna.create_study(
+                storage=storage, study_name="sweep", load_if_exists=True, pruner=pruners[self.pruner]()
+            )
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
     def sampler_of(self, number: int) -> Any:
         """The sampler of one trial: random by the sweep's seed and the trial's number, whichever process asks."""

@@ -80,7 +80,7 @@ def _list_mistakes(path: Path, classes: Sequence[str], texts: LabeledTexts, prob
     predicted = probabilities.argmax(1)
     wrong = np.flatnonzero(predicted != texts.labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:_NUM_MISTAKES]
-    lines = [f"{len(wrong):,} of {len(texts):,} are wrong; the {len(worst)} with the most confidence:", ""]
+    lines = [f"{len(wrong):,} of {len(texts.labels):,} are wrong; the {len(worst)} with the most confidence:", ""]
     for row in worst:
         label, true = classes[predicted[row]], classes[texts.labels[row]]
         line = f"{label} {probabilities[row].max():.1%}, is {true}: {texts.texts[row]}  [{texts.where[row]}]"

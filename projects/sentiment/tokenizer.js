@@ -1,6 +1,6 @@
 /* The tokenizers that tokenizer.py trains, from the same JSON: whole words, or byte pairs. web.py refuses all others.
 
-Equal tokens for all characters up to Unicode 14; younger ones depend on the browser's own tables. */
+Equal tokens for all characters of Unicode 3.2; of younger ones they depend on the tables of both sides. */
 
 export const UNKNOWN = 1;
 
