@@ -46,6 +46,7 @@ def start(main: Main, argv: Sequence[object], *, own_group: bool = False) -> int
         return child
     code = 1
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, even where the tests run under nohup
         if own_group:
             os.setpgid(0, 0)
         silence = os.open(os.devnull, os.O_WRONLY)
