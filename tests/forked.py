@@ -46,7 +46,8 @@ def start(main: Main, argv: Sequence[object], *, own_group: bool = False) -> int
         return child
     code = 1
     try:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, even where the tests run under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, even where the tests run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         if own_group:
             os.setpgid(0, 0)
         silence = os.open(os.devnull, os.O_WRONLY)
