@@ -28,6 +28,10 @@ from core.run import TIME_FIELDS
 
 Main = Callable[[list[str]], None]
 
+# The first backward pass decides for good whether autograd has threads of its own, with which no forked child can train.
+# Here, before the exporter has made torch look for other devices, it has none.
+torch.zeros((), requires_grad=True).backward()
+
 
 def run(main: Main, argv: Sequence[object], *, kill_after: float | None = None) -> int:
     """Runs main(argv) in a child and returns its exit code; SIGKILLs it after `kill_after` seconds if given."""
