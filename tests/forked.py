@@ -28,8 +28,8 @@ from core.run import TIME_FIELDS
 
 Main = Callable[[list[str]], None]
 
-# The first backward pass decides for good whether autograd has threads of its own, which no forked child can train with.
-# Here, before the exporter has made torch look for other devices, it has none.
+# The first backward pass decides for good whether autograd has threads of its own, and no forked child can train with
+# them. Here, before the exporter has made torch look for other devices, it has none.
 torch.zeros((), requires_grad=True).backward()
 
 
