@@ -103,7 +103,8 @@ def fit(
             numbers = None if evaluate is None else _evaluated(evaluate, signals, run, loop, state, accelerator)
             log_evaluation(run, loop, numbers, progress)
             _keep_best(loop, numbers, monitor)
-            run.log_histograms(weights_for_histograms(state))
+            if run.world.is_main:  # the others have nothing to write them into
+                run.log_histograms(weights_for_histograms(state))
             if loop.batch == len(loader):
                 loop.epoch, loop.batch = loop.epoch + 1, 0
             save(run, loop, state, accelerator)

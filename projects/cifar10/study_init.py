@@ -72,14 +72,13 @@ def study(options: InitOptions) -> Report:
                 continue
             std = std_of_logits(network.to(accelerator.device), data, config, accelerator)
             training = train_shortly(network, data, config, by_steps(options.max_steps))
-            tail = training.losses[-max(1, options.max_steps // 10) :]
             rows.append(
                 {
                     "network": model,
                     "init": init,
                     "std_of_first_logits": finite(std),
                     "first_loss": finite(training.losses[0]) if training.losses else None,
-                    "last_loss": finite(sum(tail) / len(tail)) if tail and training.accuracy is not None else None,
+                    "last_loss": finite(training.last_loss(max(1, options.max_steps // 10))),
                     "val_accuracy": training.accuracy,
                 }
             )

@@ -55,13 +55,12 @@ def study(options: OptimizersOptions) -> Report:
             changed = replace(config, **changes, schedule=schedule, lr=best)
             network = network_for(options.model, data, changed)
             training = train_shortly(network, data, changed, by_steps(options.max_steps))
-            tail = training.losses[-_SMOOTHED_STEPS:]
             rows.append(
                 {
                     "optimizer": name,
                     "schedule": schedule,
                     "lr": best,
-                    "last_loss": finite(sum(tail) / len(tail)) if training.accuracy is not None else None,
+                    "last_loss": finite(training.last_loss(_SMOOTHED_STEPS)),
                     "val_accuracy": training.accuracy,
                     "images_per_second": training.images_per_second,
                 }
@@ -73,8 +72,7 @@ def study(options: OptimizersOptions) -> Report:
 def _loss_with(options: OptimizersOptions, config: Config, data: Data) -> float:
     """The mean loss at the end of a short training; infinite where it diverges."""
     training = train_shortly(network_for(options.model, data, config), data, config, by_steps(options.tuning_steps))
-    tail = training.losses[-_SMOOTHED_STEPS:]
-    return float("inf") if training.accuracy is None else sum(tail) / len(tail)
+    return training.last_loss(_SMOOTHED_STEPS)
 
 
 def _draw(curves: Mapping[str, list[float | None]], path: Path) -> None:

@@ -43,6 +43,11 @@ class Training:
         """Images trained on in a second."""
         return self.num_images / max(self.seconds, 1e-9)
 
+    def last_loss(self, num_steps: int) -> float:
+        """The mean loss of the last steps; infinite where the training diverged or made none."""
+        tail = self.losses[-num_steps:]
+        return float("inf") if self.accuracy is None or not tail else sum(tail) / len(tail)
+
 
 def settings(options: StudyOptions, **changes: Any) -> Config:
     """The train program's settings for a study: no averaged weights, which short trainings do not live up to.
