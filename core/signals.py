@@ -51,7 +51,11 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In here a signal raises Interrupted, for work that changes nothing and may take long."""
+        """In here a signal raises Interrupted, for work that changes nothing and may take long.
+
+        The exception may also come from the `with` statement itself, so catch it around the statement, in the same
+        function: a generator that is a context manager would not hear of it.
+        """
         self._is_at_once = True
         try:
             if self.received:
@@ -61,9 +65,9 @@ class Signals:
             self._is_at_once = False
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        is_second = self.received == signal.SIGINT == number
-        self.received = number
-        if self._is_at_once or is_second:
+        is_awaited = self._is_at_once or self.received == signal.SIGINT == number
+        self.received, self._is_at_once = number, False  # what is done about it is not to be interrupted by another
+        if is_awaited:
             raise Interrupted(number)
 
 

@@ -81,8 +81,8 @@ def fit(
             while loop.batch < len(loader) and loop.step < last_step:
                 size = min(config.accumulate, len(loader) - loop.batch)
                 for index in range(size):
-                    with profiler.phase("data"), _saving_at_once(index == 0, signals, run, loop, state, accelerator):
-                        batch = accelerator.to_device(next(batches))
+                    with profiler.phase("data"):
+                        batch = _next_batch(batches, index == 0, signals, run, loop, state, accelerator)
                     with accelerator.micro_batch(index, size), profiler.phase("train step"):
                         loop.add(train_step(batch))
                 loop.step, loop.batch = loop.step + 1, loop.batch + size
@@ -153,25 +153,24 @@ def _evaluated(
         raise _stopped(signals.received, run, loop) from None
 
 
-@contextmanager
-def _saving_at_once(
+def _next_batch(
+    batches: Iterator[Any],
     is_unchanged: bool,
     signals: Signals,
     run: RunFolder[Any, Any],
     loop: LoopState,
     state: Mapping[str, Stateful],
     accelerator: Accelerator,
-) -> Iterator[None]:
-    """In here a signal does not wait for a batch: the step before is saved, and Stopped is raised.
+) -> Any:
+    """A batch on the device. A signal does not wait for it: the step before is saved, and Stopped is raised.
 
     is_unchanged: whether nothing has changed since that step. Of several ranks none can leave without the others.
     """
     if not is_unchanged or run.world.size > 1:
-        yield
-        return
+        return accelerator.to_device(next(batches))
     try:
         with signals.at_once():
-            yield
+            return accelerator.to_device(next(batches))
     except Interrupted as error:
         save(run, loop, state, accelerator)
         raise _stopped(error.signal_number, run, loop) from None

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before torch is loaded; a busy second core makes OpenMP hundreds of times slower
 
 import pytest
+
+from tests.forkserver import ForkServer
 
 ROOT = Path(__file__).parent.parent
 # In tests/projects.
@@ -66,24 +68,41 @@ def group_of(nodeid: str) -> str:
     return f"smoke run of {project.group(1)}" if name in USE_SMOKE_RUNS else f"{path} {project.group(1)}"
 
 
+@pytest.fixture(scope="session")
+def forkserver() -> Iterator[ForkServer]:
+    """The process that programs with torch are forked from."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def program(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
+def program(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, forkserver: ForkServer) -> Program:
     """Runs `python -m MODULE ARGUMENTS` in an empty folder, as a user would; returns code, stdout and stderr.
 
-    torch=False: in a process that cannot import torch. Other options are those of subprocess.run.
+    torch=False: in a process that cannot import torch. env: variables beyond those of the tests. cwd: another folder.
     """
 
     def run(
-        module: str, *arguments: object, torch: bool = True, env: Mapping[str, str] | None = None, **options: Any
+        module: str, *arguments: object, torch: bool = True, env: Mapping[str, str] | None = None, cwd: Path = tmp_path
     ) -> "subprocess.CompletedProcess[str]":
+        words = [str(argument) for argument in arguments]
+        if torch and env is None:
+            return forkserver.run(module, words, cwd, timeout=240)
         path = [str(ROOT)]
         if not torch:
             path.insert(0, str(tmp_path_factory.mktemp("blocked")))
             Path(path[0], "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})}
-        command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
-        settings = {"capture_output": True, "text": True, "timeout": 240, "cwd": tmp_path, **options}
-        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, **settings)
+        return subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
 
     return run
 

@@ -121,10 +121,11 @@ def assert_killed_runs_end_alike(
     settings: Sequence[object],
     folder: Path,
     ending: Callable[[Path], object] = ending,
-    shares: Sequence[float] = (0.25, 0.6),
+    *,
+    shares: Sequence[float],
 ) -> None:
-    """Runs main once whole; then, for each share of its time, again until a kill about there, some with a second kill,
-    and resumes it up to its end. All endings have to be equal. A kill that comes after the end, because the machine was
+    """Runs main once whole; then, for each share of its time, again until a kill about there, late ones with a second
+    kill, and resumes it up to its end. All endings have to be equal. A kill that comes after the end, because the machine was
     slower before, is made again at half the time.
     """
     began = time.monotonic()
@@ -143,7 +144,7 @@ def assert_killed_runs_end_alike(
             kill_after /= 2
             code = run(main, start_anew, kill_after=kill_after)
         num_hit += code != 0
-        again = whole_seconds * moments.uniform(0.1, 0.5) if number % 2 else None
+        again = whole_seconds * moments.uniform(0.1, 0.5) if share > 0.5 else None
         while code != 0:
             assert code == -signal.SIGKILL
             arguments = ["--resume", run_dir] if (run_dir / "run.json").exists() else start_anew

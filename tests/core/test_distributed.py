@@ -90,7 +90,7 @@ def test_when_a_rank_is_lost_all_leave_within_a_minute(kind: str, tmp_path: Path
 
 def test_a_signal_in_an_evaluation_saves_the_step_before_and_ends_all_ranks(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with launched(tmp_path, "--run-dir", run_dir, "--evaluation-seconds", 30, "--epochs", 1) as process:
+    with launched(tmp_path, "--run-dir", run_dir, "--evaluation-seconds", 1, "--epochs", 1) as process:
         deadline = time.monotonic() + 100
         while not (run_dir / "metrics.jsonl").exists() or forked.metrics(run_dir)[-1]["step"] < 11:
             assert time.monotonic() < deadline, "training did not come to its evaluation"

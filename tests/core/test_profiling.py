@@ -17,7 +17,7 @@ def test_a_profiled_run_leaves_a_trace_and_a_table(tmp_path: Path) -> None:
     shares = {name: int(share) for name, share in re.findall(r"^([a-z][a-z ]*?) +[0-9.]+ ms +(\d+)%", table, re.M)}
     assert list(shares) == ["data", "forward and loss", "backward", "optimizer"]
     assert 96 <= sum(shares.values()) <= 104
-    assert "aten::addmm" in table
+    assert re.search(r"^ *aten::\w+ ", table, re.M)  # which operators are the slowest differs between machines
     events = json.loads((tmp_path / "run" / "profile" / "trace.json").read_text("utf-8"))["traceEvents"]
     assert {"data", "train step", "backward", "optimizer"} <= {event.get("name") for event in events}
 

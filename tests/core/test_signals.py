@@ -1,12 +1,15 @@
 """SIGINT, SIGTERM and SIGHUP save at the exact step and leave with 130, 143 and 129, and say what is saved."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -57,6 +60,43 @@ def test_the_whole_process_group_interrupted_as_by_the_keyboard(tmp_path: Path) 
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(child, 0)
     assert checkpoint.folders(run_dir)
+
+
+def calls_in_a_step(report: Callable[[tuple[str, int]], object]) -> forked.Main:
+    """The toy's training that reports every call of a function of core or contextlib from step 5 on to step 6."""
+
+    def main(argv: list[str]) -> None:
+        inner, num_steps, num_calls = toy.train_step, itertools.count(1), Counter[str]()
+
+        def look(frame: FrameType, event: str, _: object) -> None:
+            name = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_qualname}"
+            if event == "call" and ("/core/" in frame.f_code.co_filename or name.startswith("contextlib.")):
+                num_calls[name] += 1
+                report((name, num_calls[name]))
+
+        def train_step(*arguments: Any, **rest: Any) -> Any:
+            number = next(num_steps)
+            sys.setprofile(look if number == 5 else None)
+            return inner(*arguments, **rest)
+
+        setattr(toy, "train_step", train_step)  # noqa: B010
+        toy.main(argv)
+
+    return main
+
+
+def test_a_signal_is_answered_with_a_save_wherever_in_a_step_it_comes(tmp_path: Path) -> None:
+    def told(argv: list[str]) -> None:
+        with (tmp_path / "calls").open("a") as file:
+            calls_in_a_step(lambda call: file.write(f"{call[0]} {call[1]}\n"))(argv)
+
+    assert forked.run(told, ["--run-dir", tmp_path / "whole", "--epochs", 1]) == 0
+    calls = {(name, int(number)) for name, number in map(str.split, (tmp_path / "calls").read_text().splitlines())}
+    assert len(calls) > 10
+    for index, place in enumerate(sorted(calls)):
+        main = calls_in_a_step(lambda call, place=place: call == place and signal.raise_signal(signal.SIGTERM))
+        assert forked.run(main, ["--run-dir", tmp_path / f"{index}", "--epochs", 1]) == 143
+        assert checkpoint.load_newest(tmp_path / f"{index}")[1]["loop"]["step"] in (5, 6), place
 
 
 def test_a_signal_does_not_wait_for_a_batch_and_the_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
