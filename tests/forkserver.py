@@ -70,8 +70,6 @@ def _read(file: IO[str]) -> str:
 
 def _load() -> None:
     """Imports what the projects' programs import, and exports once: the exporter looks up its operators at first."""
-    import matplotlib.pyplot
-    import timm
     import torch
     import torch.utils.tensorboard
     import torchvision  # noqa: F401

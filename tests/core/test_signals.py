@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -85,6 +86,12 @@ def calls_in_a_step(report: Callable[[tuple[str, int]], object]) -> forked.Main:
     return main
 
 
+def strike(place: tuple[str, int], call: tuple[str, int]) -> None:
+    """Sends this process SIGTERM where it comes to a place."""
+    if call == place:
+        signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_signal_is_answered_with_a_save_wherever_in_a_step_it_comes(tmp_path: Path) -> None:
     def told(argv: list[str]) -> None:
         with (tmp_path / "calls").open("a") as file:
@@ -94,7 +101,7 @@ def test_a_signal_is_answered_with_a_save_wherever_in_a_step_it_comes(tmp_path: 
     calls = {(name, int(number)) for name, number in map(str.split, (tmp_path / "calls").read_text().splitlines())}
     assert len(calls) > 10
     for index, place in enumerate(sorted(calls)):
-        main = calls_in_a_step(lambda call, place=place: call == place and signal.raise_signal(signal.SIGTERM))
+        main = calls_in_a_step(partial(strike, place))
         assert forked.run(main, ["--run-dir", tmp_path / f"{index}", "--epochs", 1]) == 143
         assert checkpoint.load_newest(tmp_path / f"{index}")[1]["loop"]["step"] in (5, 6), place
 
