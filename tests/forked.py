@@ -125,8 +125,8 @@ def assert_killed_runs_end_alike(
     shares: Sequence[float],
 ) -> None:
     """Runs main once whole; then, for each share of its time, again until a kill about there, late ones with a second
-    kill, and resumes it up to its end. All endings have to be equal. A kill that comes after the end, because the machine was
-    slower before, is made again at half the time.
+    kill, and resumes it up to its end. All endings have to be equal. A kill that comes after the end, because the
+    machine was slower before, is made again at half the time.
     """
     began = time.monotonic()
     assert run(main, ["--run-dir", folder / "whole", *settings]) == 0

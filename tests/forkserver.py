@@ -110,4 +110,5 @@ if __name__ == "__main__":
     sys.path[0] = os.getcwd()
     sys.path.insert(1, str(_ROOT))
     sys.argv = [_module, *_arguments]
+    sys.modules.pop(_module, None)  # it is to be the main module, as in a new process
     runpy.run_module(_module, run_name="__main__", alter_sys=True)

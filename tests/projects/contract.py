@@ -68,7 +68,6 @@ CONTRACTS = {
         write_data=write_class_folders,
         change_data=rotate_an_image,
         write_inputs=some_images,
-        smoke="--epochs 2",
         export="--int8",
         harmless="resident",
     ),
