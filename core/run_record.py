@@ -158,7 +158,7 @@ def is_summed_up(summary: Mapping[str, Any] | None, config: Mapping[str, Any]) -
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -175,7 +175,7 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     for number, text in enumerate(whole, start=1):
         try:
             line = json.loads(text)
-            assert isinstance(line["step"], int)
+            assert isinstance(line["step"], int) and abs(line["step"]) < 2**63
         except (ValueError, TypeError, KeyError, AssertionError, RecursionError):
             broken.append(str(number))
         else:

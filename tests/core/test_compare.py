@@ -87,12 +87,13 @@ def test_what_is_unfinished_or_broken_is_said(tmp_path: Path) -> None:
     stopped = make_run(tmp_path / "b", (2.0, 1.0), lr=0.2)
     (stopped / "summary.json").unlink()
     with (stopped / "metrics.jsonl").open("a") as file:
-        file.write('{"step": "x"}\nnonsense\n{"step": 30, "val/l')
+        file.write('{"step": "x"}\nnonsense\n')
+        file.write(f'{{"step": 1{"0" * 400}}}\n{{"step": 20, "val/loss": 1{"0" * 400}}}\n{{"step": 30, "val/l')
     compared = Comparison.of(read_records([tmp_path / "a", stopped]))
     table = as_text(compared.table(["val/loss"]))
     assert "unfinished at step 20" in table
     assert [
-        note for note in compared.notes if "2 lines of metrics.jsonl cannot be read" in note and "line 3, 4" in note
+        note for note in compared.notes if "3 lines of metrics.jsonl cannot be read" in note and "line 3, 4, 5" in note
     ]
     shorter = make_run(tmp_path / "c", epochs=2)
     (shorter / "run.json").write_text((tmp_path / "a" / "run.json").read_text())
