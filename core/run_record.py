@@ -4,7 +4,7 @@ The programs that look at runs (compare, sweep, track) read them here; what need
 """
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,7 @@ def is_summed_up(summary: Mapping[str, Any] | None, config: Mapping[str, Any]) -
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -175,7 +175,8 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     for number, text in enumerate(whole, start=1):
         try:
             line = json.loads(text)
-            assert isinstance(line["step"], int) and abs(line["step"]) < 2**63
+            assert isinstance(line["step"], int)
+            assert abs(line["step"]) < 2**63
         except (ValueError, TypeError, KeyError, AssertionError, RecursionError):
             broken.append(str(number))
         else:
