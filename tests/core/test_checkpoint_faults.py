@@ -20,6 +20,7 @@ from core import checkpoint, files, retention
 from core.checkpoint import load, load_newest, save, verify
 from core.errors import RunError
 from core.retention import rotate
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,7 +135,7 @@ def test_a_save_that_is_killed_at_any_instant_leaves_a_good_newest_checkpoint(tm
     duration, instants, left_half = time.perf_counter() - began, random.Random(0), 0
     for _ in range(20):
         seconds, first = 1e-4 + instants.random() * 2 * duration, int(newest.name[5:]) + 1
-        child = os.fork()
+        child = forked.fork()
         if child == 0:
             try:
                 save_until_killed(tmp_path, first, seconds)

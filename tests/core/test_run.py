@@ -18,6 +18,7 @@ from core.plain import to_plain
 from core.program import TrainCommand
 from core.run import RunFolder
 from core.run_record import read_record, read_run
+from tests import forked
 
 Run = RunFolder[RunConfig, "Facts"]
 
@@ -94,7 +95,7 @@ def test_a_folder_in_use_names_the_process(run: Run) -> None:
 
 
 def test_a_killed_process_gives_its_folder_back(tmp_path: Path) -> None:
-    child = os.fork()
+    child = forked.fork()
     if child == 0:
         try:
             start(tmp_path / "run")

@@ -16,6 +16,7 @@ from typing import Any
 
 from core.checkpoint import Broken
 from core.errors import RunError, UserError
+from tests import forked
 from tests.faults.hostile import HOSTILE
 from tests.faults.tally import Tally
 
@@ -66,7 +67,7 @@ def _state(outside: Path) -> list[tuple[str, str, float]]:
 def _watched(read: Callable[[], object], outside: Path) -> list[str]:
     """What a child that calls `read` has touched, and how it ended where it was not as it should."""
     reader, writer = os.pipe()
-    child = os.fork()
+    child = forked.fork()
     if child == 0:
         _live(read, outside, writer)
     os.close(writer)

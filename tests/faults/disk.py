@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tests.faults.file_calls import KINDS, Fault
 from tests.faults.programs import Outcome, Program, arguments, ending, play, problem_with_newest
 from tests.faults.tally import Tally
@@ -40,7 +41,7 @@ def small_disk_trial(program: Program, number: int, folder: Path, tally: Tally) 
     disk.mkdir(exist_ok=True)
     size = source.randint(8, max(9, int(1.1 * program.kilobytes)))
     reader, writer = os.pipe()
-    child = os.fork()
+    child = forked.fork()
     if child == 0:
         inner = Tally()
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from core.checkpoint import Broken
 from core.errors import RunError, UserError
+from tests import forked
 from tests.faults.mutations import mutate
 from tests.faults.parsers import PARSERS
 
@@ -54,7 +55,7 @@ def _in_child(name: str, numbers: range, folder: Path) -> Report:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     reader, writer = os.pipe()
-    child = os.fork()
+    child = forked.fork()
     if child == 0:
         os.close(reader)
         silence = os.open(os.devnull, os.O_WRONLY)

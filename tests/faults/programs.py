@@ -87,7 +87,7 @@ def load(name: str, number: int, folder: Path) -> Program:
 def play(program: Program, argv: Sequence[object], run_dir: Path, event: Fault | Timed | None = None) -> Outcome:
     """Runs a program in a fork, with a fault at a call or a signal at a time, and waits for its end."""
     shared, words = Shared(), os.memfd_create("standard error")  # not a file on a disk that may be full
-    child = os.fork()
+    child = forked.fork()
     if child == 0:
         _live(program, argv, run_dir, shared, words, event if isinstance(event, Fault) else None)
     clock, seconds, began = (~child << 3) | 2, 0.0, time.monotonic()  # the child's clock of processor time

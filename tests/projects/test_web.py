@@ -115,7 +115,7 @@ def test_the_page_answers_as_infer_does_and_asks_nobody_else(
 def run_forked(module: str, *arguments: object) -> str:
     """What `python -m MODULE ARGUMENTS` prints, in a forked child, which starts at once. It has to end well."""
     with tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
+        child = forked.fork()
         if child == 0:
             code: object = 99
             try:
