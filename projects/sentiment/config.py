@@ -51,9 +51,12 @@ class Config(RunConfig):
     )
     vectors: Path | None = option(None, "file of word vectors in GloVe's format to begin with")
     embedding_size: int = option(200, "numbers that stand for a word", low=1, high=4096)
-    hidden_size: int = option(100, "units of the LSTM in each direction", low=1, high=4096)
+    cell: Literal["lstm", "gru", "rnn"] = option(
+        "lstm", "recurrent cell: LSTM, GRU with three quarters of its weights, or the plain RNN with a quarter"
+    )
+    hidden_size: int = option(100, "units of a recurrent layer in each direction", low=1, high=4096)
     members: int = option(3, "networks that learn side by side and are averaged", low=1, high=50)
-    layers: int = option(2, "layers of the LSTM", low=1, high=8)
+    layers: int = option(2, "recurrent layers", low=1, high=8)
     pooling: Literal["max", "mean", "attention"] = option("max", "how the states of all words become one")
     word_dropout: float = option(0.1, "share of words replaced by the unknown word in training", low=0, below=1)
     embedding_dropout: float = option(0.5, "share of embedded numbers left out in training", low=0, below=1)
@@ -71,7 +74,7 @@ class Config(RunConfig):
     val_fraction: float = option(0.05, "share cut off for validation where there is no such file", above=0, below=1)
     test_fraction: float = option(0.2, "share of a single file cut off for the test", above=0, below=1)
     num_synthetic: int = option(12_000, "reviews that `synthetic` writes for training", low=100, high=1_000_000)
-    baseline: bool = option(False, "measure a bag of words on the same splits, beside the LSTM", harmless=True)
+    baseline: bool = option(False, "measure a bag of words on the same splits, beside the network", harmless=True)
 
     def check(self) -> None:
         """Raises UserError for settings that do not fit together."""

@@ -1,8 +1,8 @@
 """Exports a run's classifier: python -m projects.sentiment.export RUN_DIR writes RUN_DIR/model.onnx.
 
 The graph takes tokens int64 [N, T], zero at the padding, of any N and T, and gives calibrated probabilities and the
-pooling's attention. The LSTM is ONNX's own operator, which reads each text backwards from its own last word. The
-tokenizer stands in the file's metadata, so that inference needs this one file only.
+pooling's attention. A recurrent layer is ONNX's own operator, which reads each text backwards from its own last word.
+The tokenizer stands in the file's metadata, so that inference needs this one file only.
 """
 
 from core.program import ExportCommand, answer_early, parse_export, run_export
@@ -13,6 +13,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from core.plain import to_plain
 from core.quantize import HeldOut, export_int8, quantize_dynamic
 from core.stored_run import StoredRun, load_run
 from projects.sentiment.data import TextSet, load_data
-from projects.sentiment.model import Ensemble, LstmClassifier
+from projects.sentiment.model import Cell, Ensemble, RecurrentClassifier
 from projects.sentiment.tokenizer import PAD
 
 Run = StoredRun[Config, Facts]
@@ -44,17 +45,27 @@ print(facts["classes"][probabilities.argmax()], probabilities.max())
 """
 
 
-class GraphClassifier(LstmClassifier):
+# ONNX's operator for each kind of cell, its attributes, and where its gates stand in PyTorch's order (input, forget,
+# cell, output of an LSTM; reset, update, new of a GRU).
+_OPERATORS: Mapping[Cell, tuple[str, dict[str, int], tuple[int, ...]]] = {
+    "lstm": ("LSTM", {}, (0, 3, 1, 2)),
+    "gru": ("GRU", {"linear_before_reset": 1}, (1, 0, 2)),
+    "rnn": ("RNN", {}, (0,)),
+}
+
+
+class GraphClassifier(RecurrentClassifier):
     """The classifier whose recurrent layers become one ONNX operator each in an exported graph."""
 
     def pack(self) -> None:
-        """Puts the weights of both directions into ONNX's order of gates: input, output, forget, cell."""
+        """Puts the weights of both directions into ONNX's order of gates."""
         self.packed = nn.ParameterList()
+        _, _, order = _OPERATORS[self.cell]
         for pair in zip(self.forwards, self.backwards, strict=True):
             for name in ("weight_ih_l0", "weight_hh_l0"):
-                self.packed.append(torch.stack([_onnx_gates(lstm.get_parameter(name)) for lstm in pair]))
-            both = [torch.cat([_onnx_gates(lstm.get_parameter(f"bias_{k}_l0")) for k in ("ih", "hh")]) for lstm in pair]
-            self.packed.append(torch.stack(both))
+                self.packed.append(torch.stack([_reordered(layer.get_parameter(name), order) for layer in pair]))
+            biases = [[layer.get_parameter(f"bias_{kind}_l0") for kind in ("ih", "hh")] for layer in pair]
+            self.packed.append(torch.stack([torch.cat([_reordered(bias, order) for bias in both]) for both in biases]))
         self.packed.requires_grad_(False)
 
     def recur(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -63,24 +74,26 @@ class GraphClassifier(LstmClassifier):
             return super().recur(x, mask)
         lengths = mask.sum(0).clamp(min=1).to(torch.int32)
         weights = list(self.packed)
+        operator, attributes, _ = _OPERATORS[self.cell]
         for input_weights, recurrent_weights, biases in zip(weights[::3], weights[1::3], weights[2::3], strict=True):
             (steps, texts), size = x.shape[:2], recurrent_weights.shape[2]
-            states, _, _ = torch.onnx.ops.symbolic_multi_out(
-                "LSTM",
+            last = [[2, texts, size]] * (2 if operator == "LSTM" else 1)
+            states, *_ = torch.onnx.ops.symbolic_multi_out(
+                operator,
                 (x, input_weights, recurrent_weights, biases, lengths),
-                {"hidden_size": size, "direction": "bidirectional"},
-                dtypes=(x.dtype,) * 3,
-                shapes=([steps, 2, texts, size], [2, texts, size], [2, texts, size]),
+                {"hidden_size": size, "direction": "bidirectional", **attributes},
+                dtypes=(x.dtype,) * (1 + len(last)),
+                shapes=([steps, 2, texts, size], *last),
                 version=14,
             )
             x = states.transpose(1, 2).flatten(2)
         return x
 
 
-def _onnx_gates(values: Tensor) -> Tensor:
-    """Weights in PyTorch's order of gates (input, forget, cell, output) → in ONNX's."""
-    i, f, g, o = values.detach().chunk(4)
-    return torch.cat([i, o, f, g])
+def _reordered(values: Tensor, order: Sequence[int]) -> Tensor:
+    """Weights with PyTorch's gates in another order."""
+    gates = values.detach().chunk(len(order))
+    return torch.cat([gates[index] for index in order])
 
 
 class Deployed(nn.Module):
@@ -117,10 +130,19 @@ def random_tokens(num_words: int, *lengths: int) -> tuple[Tensor, ...]:
 def export(command: ExportCommand[ExportOptions]) -> None:
     """Writes the ONNX file, its parity report, and the 8-bit copy if asked for."""
     run = load_run(command.run_dir, command.options.checkpoint, Config, Facts)
-    output, num_words, facts = command.output, run.facts.num_words, _model_facts(run)
+    facts = _model_facts(run)
     held_out = _validation_texts(run, command.options.data) if command.options.int8 else None
-    spec = ExportSpec(
-        module=build_deployed(run),
+    export_onnx(spec_of(build_deployed(run), facts), run, command.output)
+    if held_out is not None:
+        _write_int8(command.output, held_out)
+    finish_export(command, run, '"a text" FILE...')
+
+
+def spec_of(deployed: Deployed, facts: ModelFacts) -> ExportSpec:
+    """What the graph is, and the texts on which the file has to equal PyTorch."""
+    num_words = facts.num_words
+    return ExportSpec(
+        module=deployed,
         task=TASK,
         facts=facts,
         inputs={"tokens": "int64 [batch, length], of the facts' tokenizer, 0 at the padding, which is at the end"},
@@ -138,10 +160,6 @@ def export(command: ExportCommand[ExportOptions]) -> None:
         pipeline_tag="text-classification",
         usage=_USAGE,
     )
-    export_onnx(spec, run, output)
-    if held_out is not None:
-        _write_int8(output, held_out)
-    finish_export(command, run, '"a text" FILE...')
 
 
 def _model_facts(run: Run) -> ModelFacts:

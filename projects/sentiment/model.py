@@ -1,12 +1,12 @@
-"""The classifier's network: embedding, bidirectional LSTM, pooling over the words, one linear layer.
+"""The classifier's network: embedding, recurrent layers in both directions, pooling over the words, one linear layer.
 
-LSTM: Hochreiter and Schmidhuber 1997. Dropout between layers leaves out the same units at every word of a text (Gal
-and Ghahramani 2016, arXiv 1512.05287). Attention over the states: Yang et al. 2016, "Hierarchical Attention Networks".
-The backward direction starts at each text's own last word, so that padding cannot change a result; packed sequences do
-the same, and are ten times slower on a CPU.
+LSTM: Hochreiter and Schmidhuber 1997. GRU: Cho et al. 2014, arXiv 1406.1078. The plain RNN: Elman 1990. Dropout between
+layers leaves out the same units at every word of a text (Gal and Ghahramani 2016, arXiv 1512.05287). Attention over the
+states: Yang et al. 2016, "Hierarchical Attention Networks". The backward direction starts at each text's own last word,
+so that padding cannot change a result; packed sequences do the same, and are ten times slower on a CPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -16,22 +16,26 @@ from torch import Tensor, nn
 from projects.sentiment.config import Config
 from projects.sentiment.tokenizer import PAD, UNKNOWN
 
+Cell = Literal["lstm", "gru", "rnn"]
 Pooling = Literal["max", "mean", "attention"]
-_LSTM_SETTINGS = (
-    *("embedding_size", "hidden_size", "layers", "pooling"),
+# The layer of each kind of cell, and how many gates its matrices hold, one below the other.
+_LAYERS: Mapping[Cell, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_NUM_GATES: Mapping[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+_SETTINGS = (
+    *("cell", "embedding_size", "hidden_size", "layers", "pooling"),
     *("word_dropout", "embedding_dropout", "dropout"),
 )
 _VERY_NEGATIVE = -1e4  # finite, in every precision: a row of padding alone must not become NaN
 
 
 class Ensemble(nn.Module):
-    """Several LSTM classifiers, trained independently on the same batches; the mean of their logits is the result
+    """Several classifiers, trained independently on the same batches; the mean of their logits is the result
     (Hansen and Salamon 1990, "Neural network ensembles").
 
     Tokens int64 [N, T], padded at the end → logits.
     """
 
-    def __init__(self, members: Sequence["LstmClassifier"]) -> None:
+    def __init__(self, members: Sequence["RecurrentClassifier"]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         # Divides the logits of predictions; fitted on validation texts after each epoch, and so in every checkpoint.
@@ -39,10 +43,12 @@ class Ensemble(nn.Module):
         self.temperature: Tensor
 
     @classmethod
-    def of(cls, config: Config, num_words: int, num_classes: int, kind: "type[LstmClassifier] | None" = None) -> Self:
-        """The network that a run's settings ask for. kind: the class of its members; None: LstmClassifier."""
-        kind = kind or LstmClassifier
-        settings = {name: getattr(config, name) for name in _LSTM_SETTINGS}
+    def of(
+        cls, config: Config, num_words: int, num_classes: int, kind: "type[RecurrentClassifier] | None" = None
+    ) -> Self:
+        """The network that a run's settings ask for. kind: the class of its members; None: RecurrentClassifier."""
+        kind = kind or RecurrentClassifier
+        settings = {name: getattr(config, name) for name in _SETTINGS}
         return cls([kind(num_words, num_classes, **settings) for _ in range(config.members)])
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -52,19 +58,20 @@ class Ensemble(nn.Module):
 
     def explain(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [N, C], and the members' mean attention, float32 [N, T]: zero at the padding, with sum 1."""
-        members = [member for member in self.members if isinstance(member, LstmClassifier)]
+        members = [member for member in self.members if isinstance(member, RecurrentClassifier)]
         logits, attentions = zip(*(member.explain(ids) for member in members), strict=True)
         return torch.stack(logits).mean(0), torch.stack(attentions).mean(0)
 
 
-class LstmClassifier(nn.Module):
-    """One LSTM classifier: tokens int64 [N, T], padded at the end → logits [N, num_classes]."""
+class RecurrentClassifier(nn.Module):
+    """One classifier: tokens int64 [N, T], padded at the end → logits [N, num_classes]."""
 
     def __init__(
         self,
         num_words: int,
         num_classes: int,
         *,
+        cell: Cell = "lstm",
         embedding_size: int,
         hidden_size: int,
         layers: int,
@@ -75,11 +82,11 @@ class LstmClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.pooling, self.word_dropout, self.embedding_dropout = pooling, word_dropout, embedding_dropout
-        self.dropout = dropout
+        self.dropout, self.cell = dropout, cell
         self.embedding = nn.Embedding(num_words, embedding_size, padding_idx=PAD)
         sizes = [embedding_size, *[2 * hidden_size] * (layers - 1)]
-        self.forwards = nn.ModuleList(nn.LSTM(size, hidden_size) for size in sizes)
-        self.backwards = nn.ModuleList(nn.LSTM(size, hidden_size) for size in sizes)
+        self.forwards = nn.ModuleList(_LAYERS[cell](size, hidden_size) for size in sizes)
+        self.backwards = nn.ModuleList(_LAYERS[cell](size, hidden_size) for size in sizes)
         self.attention = nn.Sequential(nn.Linear(2 * hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, 1))
         if pooling != "attention":
             del self.attention
@@ -88,22 +95,22 @@ class LstmClassifier(nn.Module):
 
     @torch.no_grad()
     def _initialize(self) -> None:
-        """Orthogonal recurrent matrices, and biases of 1 for the forget gates, which keep the cells' states at first.
+        """Orthogonal recurrent matrices, and biases of 1 for an LSTM's forget gates, which keep its states at first.
 
         Embeddings have a standard deviation of 0.5: with a smaller one training starts slowly, and the network
         overfits rare words sooner."""
         nn.init.normal_(self.embedding.weight, std=0.5)
         self.embedding.weight[PAD].zero_()
-        for lstm in (*self.forwards, *self.backwards):
-            for name, parameter in lstm.named_parameters():
+        for layer in (*self.forwards, *self.backwards):
+            for name, parameter in layer.named_parameters():
                 if name.startswith("weight_hh"):
-                    for gate in parameter.chunk(4):
+                    for gate in parameter.chunk(_NUM_GATES[self.cell]):
                         nn.init.orthogonal_(gate)
                 elif name.startswith("weight_ih"):
                     nn.init.xavier_uniform_(parameter)
                 else:
                     parameter.zero_()
-                    if name.startswith("bias_ih"):
+                    if self.cell == "lstm" and name.startswith("bias_ih"):
                         parameter.chunk(4)[1].fill_(1.0)
 
     def forward(self, ids: Tensor) -> Tensor:

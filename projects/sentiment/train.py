@@ -140,7 +140,7 @@ def _start_from_vectors(network: Ensemble, data: Data, config: Config) -> list[s
 def _facts_of(data: Data, config: Config) -> Facts:
     """What export needs of this run."""
     return Facts(
-        model=f"{config.members} LSTMs of {config.layers} layers",
+        model=f"{config.members} {config.cell.upper()}s of {config.layers} layers",
         classes=tuple(data.classes),
         num_words=len(data.tokenizer),
         num_train=len(data.train),

@@ -4,7 +4,7 @@ has moved or changed is noticed."""
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnxruntime
@@ -12,11 +12,15 @@ import pytest
 import torch
 
 from core.errors import UserError
+from core.export import save_graph
+from core.parity import compare_outputs
+from core.plain import to_plain
 from core.program import parse_export
 from core.stored_run import load_run
 from projects.sentiment import train as program
-from projects.sentiment.config import Config, ExportOptions, Facts
-from projects.sentiment.export import build_deployed, export, random_tokens
+from projects.sentiment.config import Config, ExportOptions, Facts, ModelFacts
+from projects.sentiment.export import Deployed, GraphClassifier, build_deployed, export, random_tokens, spec_of
+from projects.sentiment.model import Cell, Ensemble
 from projects.sentiment.tokenizer import read_tokenizer
 from tests.forked import main_of, summary
 from tests.projects.sentiment.conftest import WriteTable
@@ -40,6 +44,30 @@ def test_the_file_carries_the_tokenizer_and_one_operator_for_a_layer(smoke: Smok
     tokenizer = read_tokenizer(facts["tokenizer"], facts["max_length"])
     assert (len(tokenizer), tokenizer.sha256()) == (facts["num_words"], facts["tokenizer_sha256"])
     assert sum(node.op_type == "LSTM" for node in onnx.load(str(smoke.run_dir / "model.onnx")).graph.node) == 1
+
+
+@pytest.mark.parametrize(("cell", "operator"), [("gru", "GRU"), ("rnn", "RNN")])
+def test_other_cells_are_one_operator_each_that_equals_the_network(cell: Cell, operator: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Ensemble.of(Config(cell=cell, hidden_size=5, embedding_size=8), 40, 2, GraphClassifier)
+    for member in network.members:
+        cast(GraphClassifier, member).pack()
+    facts = Facts(
+        model="",
+        classes=("a", "b"),
+        num_words=40,
+        num_train=1,
+        data_sha256="",
+        tokenizer_sha256="",
+    )
+    model_facts = ModelFacts(**to_plain(facts) | {"classes": ("a", "b")}, tokenizer="", max_length=9)
+    spec = spec_of(Deployed(network).eval(), model_facts)
+    save_graph(spec, tmp_path / "m.onnx")
+    assert (
+        max(row["differences"]["probabilities"] for row in compare_outputs(spec, tmp_path / "m.onnx")["checks"]) < 1e-5
+    )
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "m.onnx")).graph.node]
+    assert kinds.count(operator) == 6  # three members of two layers
 
 
 def test_in_the_file_padding_changes_nothing_and_one_word_is_enough(smoke: Smoke) -> None:

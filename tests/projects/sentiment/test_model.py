@@ -1,18 +1,21 @@
 """Padding changes nothing, the backward direction begins at a text's own end, and every weight takes part."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from projects.sentiment.model import Ensemble, LstmClassifier, Pooling, reorder, reversed_positions
+from projects.sentiment.model import Cell, Ensemble, Pooling, RecurrentClassifier, reorder, reversed_positions
 from projects.sentiment.tokenizer import PAD, UNKNOWN
 
 POOLINGS: tuple[Pooling, ...] = ("max", "mean", "attention")
 
 
-def network(pooling: Pooling = "max", layers: int = 2, **dropouts: float) -> LstmClassifier:
+def network(pooling: Pooling = "max", layers: int = 2, cell: Cell = "lstm", **dropouts: float) -> RecurrentClassifier:
     torch.manual_seed(0)
-    return LstmClassifier(30, 3, embedding_size=8, hidden_size=6, layers=layers, pooling=pooling, **dropouts)
+    settings = {"embedding_size": 8, "hidden_size": 6, "layers": layers, "word_dropout": 0.0, **dropouts}
+    return RecurrentClassifier(30, 3, cell=cell, pooling=pooling, **settings)  # type: ignore[arg-type]
 
 
 def texts(*lengths: int, longest: int | None = None) -> Tensor:
@@ -38,13 +41,14 @@ def test_a_text_has_the_same_logits_however_far_it_is_padded_and_whatever_else_i
     torch.testing.assert_close(far, alone, rtol=0, atol=1e-6)
 
 
-def test_it_equals_pytorchs_own_bidirectional_lstm_on_packed_texts() -> None:
-    model, lengths = network("mean"), torch.tensor([5, 1, 9])
-    own = nn.LSTM(8, 6, num_layers=2, bidirectional=True)
+@pytest.mark.parametrize(("cell", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
+def test_it_equals_pytorchs_own_layers_on_packed_texts(cell: Cell, kind: Callable[..., nn.RNNBase]) -> None:
+    model, lengths = network("mean", cell=cell), torch.tensor([5, 1, 9])
+    own = kind(8, 6, num_layers=2, bidirectional=True)
     with torch.no_grad():
         for layer, pair in enumerate(zip(model.forwards, model.backwards, strict=True)):
-            for lstm, suffix in zip(pair, ("", "_reverse"), strict=True):
-                for name, parameter in lstm.named_parameters():
+            for one, suffix in zip(pair, ("", "_reverse"), strict=True):
+                for name, parameter in one.named_parameters():
                     getattr(own, f"{name[:-1]}{layer}{suffix}").copy_(parameter)
         ids = texts(5, 1, 9)
         embedded = model.embedding(ids.T)

@@ -20,7 +20,7 @@ from core.program import parse_training
 from projects.sentiment import train as program
 from projects.sentiment.config import Config
 from projects.sentiment.data import Batch
-from projects.sentiment.model import Ensemble, LstmClassifier
+from projects.sentiment.model import Ensemble, RecurrentClassifier
 from projects.sentiment.train import evaluate, predictions, train_step
 from tests.conftest import Program
 from tests.forked import main_of, metrics, summary
@@ -144,7 +144,7 @@ def test_the_loss_of_smoothed_labels_stays_above_their_entropy() -> None:
 
 def tiny_network() -> Ensemble:
     torch.manual_seed(0)
-    members = [LstmClassifier(40, 2, embedding_size=8, hidden_size=8, layers=1, pooling="max") for _ in range(2)]
+    members = [RecurrentClassifier(40, 2, embedding_size=8, hidden_size=8, layers=1, pooling="max") for _ in range(2)]
     return Ensemble(members)
 
 
