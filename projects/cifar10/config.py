@@ -50,6 +50,9 @@ class Config(RunConfig):
     )
     warmup: float = option(0.2, "share of the training in which the rate rises", low=0, below=1)
     label_smoothing: float = option(0.1, "share of a label's weight that goes to all classes", low=0, below=1)
+    teacher: Path | None = option(None, "run folder of a larger network to learn from as well (distillation)")
+    teacher_weight: float = option(0.5, "the teacher's share of the loss", low=0, high=1)
+    temperature: float = option(4.0, "divides the logits of teacher and student in the teacher's part", above=0)
     crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
     flip: bool = option(True, "mirror half of the images")
     cutout: int = option(0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64)
@@ -76,6 +79,8 @@ class Config(RunConfig):
         if self.data not in DATA and not (Path(self.data) / "train").is_dir():
             todo = f"give {', '.join(DATA)}, or a folder that holds train/CLASS/*.jpg"
             raise UserError("unknown data", f"--data {self.data}", todo)
+        if self.teacher is not None and not (self.teacher / "run.json").is_file():
+            raise UserError("no such run folder", f"--teacher {self.teacher}", "give one that this program made")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,15 +33,22 @@ from core.vision.classification_report import plot_results
 from core.vision.network_file import FILE_NAME, save_network
 from cuda_ext import build as kernels
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
+from projects.cifar10.distillation import Distillation, load_teacher
 from projects.cifar10.model import FastNet, build_model, check_image_size
 
 
-def train_step(batch: Batch, *, learner: Learner[nn.Module], label_smoothing: float) -> dict[str, Tensor]:
+def train_step(
+    batch: Batch, *, learner: Learner[nn.Module], label_smoothing: float, distillation: Distillation | None = None
+) -> dict[str, Tensor]:
     """One batch: logits, loss, update. Returns the mean loss and accuracy of the batch."""
     images, labels = batch
     with learner.accelerator.autocast():
         logits = learner.forward(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    if distillation is not None:
+        with learner.accelerator.autocast():
+            targets = distillation.targets(images)
+        loss = distillation.mixed(loss, logits.float(), targets)
     learner.step(loss)
     return {"loss": loss.detach(), "accuracy": (logits.detach().argmax(1) == labels).mean(dtype=torch.float32)}
 
@@ -68,6 +75,7 @@ def train(command: TrainCommand[Config]) -> None:
         num_train=len(data.train),
         data_sha256=data.sha256,
     )
+    distillation = load_teacher(config, facts, accelerator.device)
     run = RunFolder.start(command, facts, accelerator.world, kernels.for_run(accelerator.device.type))
     if run.says_complete():
         return
@@ -75,7 +83,7 @@ def train(command: TrainCommand[Config]) -> None:
     run.say(f"{name}, {count_weights(network):,} weights, {len(data.train):,} images; {accelerator.describe()}")
     val = evaluation_loader(data.val, data, config, accelerator, accelerator.world)
     loop = fit(
-        partial(train_step, learner=learner, label_smoothing=config.label_smoothing),
+        partial(train_step, learner=learner, label_smoothing=config.label_smoothing, distillation=distillation),
         loader,
         accelerator=accelerator,
         state=learner.state(),
