@@ -80,7 +80,9 @@ def _half_deleted(run_dir: Path) -> None:
 def _half_renamed(run_dir: Path) -> None:
     """A checkpoint that was to be replaced by another of its step, when the process was killed between two renames."""
     if newest := _newest(run_dir):
-        newest.rename(newest.with_name(f".tmp-replaced-{newest.name}"))
+        aside = newest.with_name(f".tmp-replaced-{newest.name}")
+        shutil.rmtree(aside, ignore_errors=True)  # of another kind of leftover
+        newest.rename(aside)
 
 
 def _half_replaced(run_dir: Path) -> None:
