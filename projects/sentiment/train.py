@@ -31,6 +31,7 @@ from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
+from projects.sentiment.attention import plot_attention
 from projects.sentiment.baseline import measure_baseline
 from projects.sentiment.calibration import calibration_error
 from projects.sentiment.data import (
@@ -174,6 +175,9 @@ def _finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner:
         curves(run.path, ["loss", "accuracy"])
         labeled = LabeledTexts(texts.texts, texts.where, texts.labels, texts.lengths.numpy())
         plot_results(run.path, data.classes, labeled, {"as trained": uncalibrated, "calibrated": probabilities})
+        plot_attention(
+            run.path / "plots" / "attention.png", texts, probabilities, data.classes, data.tokenizer, network
+        )
     numbers = {
         f"{name}_accuracy": accuracy,
         f"num_{name}": len(texts),
