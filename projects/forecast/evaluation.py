@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.accelerator import Accelerator
@@ -19,13 +20,14 @@ from core.evaluation import evaluating
 from projects.forecast.config import Config
 from projects.forecast.data import Batch, Data, evaluation_loader
 from projects.forecast.metrics import Scale, Scores, naive_error, summary_of
-from projects.forecast.model import seasonal_naive, solve_dlinear
-from projects.forecast.plots import Panel, plot_evaluation
+from projects.forecast.model import Reversible, Seq2Seq, seasonal_naive, solve_dlinear
+from projects.forecast.plots import Panel, plot_attention, plot_evaluation
 
 Results = dict[str, dict[str, Any]]  # by name of forecaster
 SEASONAL_NAIVE, CLOSED_FORM = "seasonal naive", "dlinear, closed form"
 _Forecaster = Callable[[Tensor], Tensor]  # standardized [N, lookback, columns] → [N, horizon, columns, levels]
 _DLINEAR_LOOKBACK = 336
+_NUM_ATTENDED = 64  # windows whose attention is averaged
 
 
 def forecasts(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,10 +93,25 @@ def report_lines(results: Results, config: Config) -> dict[str, str]:
 def plot_results(
     folder: Path, data: Data, network: nn.Module, accelerator: Accelerator, scores: Scores, results: Results
 ) -> None:
-    """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files."""
+    """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files; of a network
+    with attention what that looks at."""
+    if isinstance(network, Reversible) and isinstance(network.network, Seq2Seq):
+        plot_attention(_attention(data, network, network.network), folder / "attention.png")
     begins = [data.time_of(int(data.test.starts[first]) + data.test.lookback) for first in scores.first_of_parts()]
     panel = partial(_panel, data, network, accelerator)
     plot_evaluation(folder, scores, results, begins, panel, len(data.columns), data.test.horizon)
+
+
+def _attention(data: Data, network: nn.Module, attending: Seq2Seq) -> NDArray[np.float32]:
+    """The mean attention over some test windows, float32 [horizon, lookback]. attending: a part of the network."""
+    found: list[Tensor] = []
+    hook = attending.register_forward_pre_hook(lambda _, inputs: found.append(attending.attention(inputs[0])))
+    num = len(data.test)
+    rows = torch.arange(0, num, max(1, num // _NUM_ATTENDED))
+    with evaluating(network):
+        network(data.test.batch(rows)[0])
+    hook.remove()
+    return found[0].mean(0).float().cpu().numpy()
 
 
 def _panel(data: Data, network: nn.Module, accelerator: Accelerator, window: int, column: int) -> Panel:

@@ -158,14 +158,23 @@ class Seq2Seq(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → [N, horizon, columns, levels]."""
+        decoded, encoded, weights = self._attend(inputs)
+        mixed = torch.tanh(self.mix(torch.cat([decoded, weights @ encoded], dim=-1)))
+        forecast: Tensor = self.head(self.dropout(mixed))
+        return forecast
+
+    def attention(self, inputs: Tensor) -> Tensor:
+        """[N, lookback, columns] → the share that each row has for each step ahead, [N, horizon, lookback], with sum 1
+        over the rows (Bahdanau et al. 2015, arXiv 1409.0473; bilinear score: Luong et al. 2015, arXiv 1508.04025)."""
+        return self._attend(inputs)[2]
+
+    def _attend(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States of the decoder and of the encoder, and the attention of the first on the second."""
         encoded, state = self.encoder(inputs)
         # In torch 2.11's exporter both parts of an LSTM's state have a dimension too many.
         hidden, cell = (part.reshape(1, -1, self.steps.shape[1]) for part in state)
         decoded, _ = self.decoder(self.steps.expand(inputs.shape[0], -1, -1), (hidden, cell))
-        weights = (self.score(decoded) @ encoded.transpose(1, 2)).softmax(-1)  # [N, horizon, lookback]
-        mixed = torch.tanh(self.mix(torch.cat([decoded, weights @ encoded], dim=-1)))
-        forecast: Tensor = self.head(self.dropout(mixed))
-        return forecast
+        return decoded, encoded, (self.score(decoded) @ encoded.transpose(1, 2)).softmax(-1)
 
 
 class DLinear(nn.Module):

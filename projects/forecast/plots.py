@@ -53,6 +53,17 @@ def plot_evaluation(
         plot_calibration(next(iter(results.values())), folder / "calibration.png")
 
 
+def plot_attention(weights: NDArray[np.float32], path: Path) -> None:
+    """A map of which rows of the past each step of the forecast looks at. weights: [horizon, lookback]."""
+    horizon, lookback = weights.shape
+    figure, grid = plots.figure(7.5, 3.6)
+    axis = grid[0, 0]
+    drawn = axis.imshow(weights, aspect="auto", cmap="viridis", extent=(-lookback, 0, horizon + 0.5, 0.5), vmin=0)
+    axis.set(title="Attention, mean over test windows", xlabel="rows from the forecast's begin", ylabel="step ahead")
+    figure.colorbar(drawn, ax=axis, label="share (the shares of a step sum to 1)")
+    plots.save_figure(figure, path)
+
+
 def plot_forecasts(panels: Sequence[Panel], levels: Sequence[float], path: Path, *, title: str) -> None:
     """A grid of panels with the intervals between levels."""
     columns = min(3, len(panels))

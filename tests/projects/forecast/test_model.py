@@ -12,6 +12,7 @@ from projects.forecast.loss import forecast_loss
 from projects.forecast.model import (
     DLinear,
     Reversible,
+    Seq2Seq,
     build_model,
     moving_average,
     raw_to_levels,
@@ -111,6 +112,17 @@ def test_the_lstm_sees_all_columns() -> None:
     other = some.clone()
     other[:, :-1, 1] += 1  # the last row is what the window's normalization takes from each column
     assert not torch.allclose(network(other)[..., 0, :], network(some)[..., 0, :])
+
+
+def test_the_attention_is_a_share_of_each_row_for_each_step() -> None:
+    torch.manual_seed(0)
+    network = Seq2Seq(5, NUM_COLUMNS, 8, 0.0, 1)
+    weights = network.attention(windows())
+    assert weights.shape == (4, 5, LOOKBACK)
+    torch.testing.assert_close(weights.sum(2), torch.ones(4, 5))
+    with torch.no_grad():
+        network.score.weight.zero_()
+    torch.testing.assert_close(network.attention(windows()), torch.full((4, 5, LOOKBACK), 1 / LOOKBACK))
 
 
 def test_segrnn_tells_columns_apart() -> None:

@@ -74,6 +74,15 @@ def test_inference_writes_a_table_and_a_plot(smoke: Smoke, program: Program, tmp
         assert min(plot.size) > 200
 
 
+@pytest.mark.parametrize(("model", "has_attention"), [("lstm", True), ("segrnn", False)])
+def test_what_a_network_with_attention_looks_at_is_drawn(
+    model: str, has_attention: bool, make_table: MakeTable, tmp_path: Path
+) -> None:
+    argv = ["--data", make_table(300), *TINY, "--model", model, "--max-steps", 1, "--run-dir", tmp_path / "run"]
+    train(parse_training(Config, [str(value) for value in argv]))
+    assert (tmp_path / "run" / "plots" / "attention.png").exists() == has_attention
+
+
 @pytest.mark.parametrize(
     "recipe",
     [["--model", "lstm"], ["--model", "dlinear", "--head", "point", "--normalize", "revin", "--time-column", "-"]],
