@@ -42,11 +42,12 @@ class ForkServer:
             self._connection.settimeout(timeout)
             socket.send_fds(self._connection, [order], [out.fileno(), error.fileno()])
             try:
-                code = int(self._connection.recv(16))
+                answer = self._connection.recv(16)
             except TimeoutError:
                 self.close()
                 raise subprocess.TimeoutExpired([module, *arguments], timeout, _read(out), _read(error)) from None
-            return subprocess.CompletedProcess([module, *arguments], code, _read(out), _read(error))
+            assert answer, "the process that programs are forked from has ended"
+            return subprocess.CompletedProcess([module, *arguments], int(answer), _read(out), _read(error))
 
     def _start(self) -> None:
         self._connection, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
