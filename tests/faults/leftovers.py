@@ -74,7 +74,7 @@ def _half_deleted(run_dir: Path) -> None:
     if newest := _newest(run_dir):
         doomed = newest.with_name(".tmp-step-00000001")
         shutil.copytree(newest, doomed)
-        (doomed / checkpoint.MANIFEST).unlink()
+        (doomed / checkpoint.MANIFEST).unlink(missing_ok=True)  # of an empty one
 
 
 def _half_renamed(run_dir: Path) -> None:

@@ -23,6 +23,7 @@ from tests.projects.contract import CONTRACTS, module
 TOY = "toy"
 NAMES = tuple(CONTRACTS)
 _TOY = "--epochs 1 --checkpoint-every 3 --log-every 2 --ema 0.9 --precision bf16"
+Ending = tuple[object, object, object, dict[str, bytes]]  # see ending()
 _POLL_SECONDS, _LONGEST_SECONDS = 0.004, 600.0
 _APART = ("run.json", "run.lock", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard")
 
@@ -40,7 +41,7 @@ class Program:
     main: forked.Main
     seconds: float = 0
     calls: Mapping[str, int] = field(default_factory=dict)
-    ending: object = None
+    ending: Ending = (None, None, None, {})
     kilobytes: int = 0
 
 
@@ -150,7 +151,15 @@ def arguments(program: Program, run_dir: Path) -> list[object]:
     return ["--run-dir", run_dir, *program.settings]
 
 
-def ending(run_dir: Path) -> object:
+def is_alike(one: Ending, other: Ending, *, without_plots: bool) -> bool:
+    """Whether two endings are equal, or would be without the plots."""
+    if not without_plots:
+        return one == other
+    files = [{name: text for name, text in each[3].items() if not name.startswith("plots/")} for each in (one, other)]
+    return one[:3] == other[:3] and files[0] == files[1]
+
+
+def ending(run_dir: Path) -> Ending:
     """What has to be equal at the end of two runs: the last checkpoint, metrics, TensorBoard's scalars, the summary,
     and every file beside them."""
     files = {str(path.relative_to(run_dir)): path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}

@@ -6,10 +6,6 @@ The folder is served by `python -m http.server`, below a path, as static hosts d
 import base64
 import io
 import json
-import os
-import runpy
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +17,7 @@ from PIL import Image
 
 from core.errors import UserError
 from core.web import fetch_runtime
-from tests import forked
+from tests.conftest import Program
 from tests.projects.browser import Browser, chromium, requests_in, static_host
 from tests.projects.sample_data import recent_rows
 from tests.smoke import Smoke
@@ -94,42 +90,26 @@ def browser(tmp_path_factory: pytest.TempPathFactory, runtime: Path) -> Iterator
 
 
 def test_the_page_answers_as_infer_does_and_asks_nobody_else(
-    smoke: Smoke, project: str, browser: Browser, runtime: Path, tmp_path: Path
+    smoke: Smoke, project: str, browser: Browser, runtime: Path, program: Program, tmp_path: Path
 ) -> None:
+    def run(name: str, *arguments: object) -> str:
+        done = program(f"projects.{project}.{name}", model, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     model, site = smoke.run_dir / "model.onnx", tmp_path / "site"
     site.mkdir()
-    made = run_forked(f"projects.{project}.web", model, "--output", site / "page", "--runtime", runtime)
+    made = run("web", "--output", site / "page", "--runtime", runtime)
     assert str(site / "page") in made
 
     def infer(*arguments: object) -> list[dict[str, Any]]:
-        lines = run_forked(f"projects.{project}.infer", model, *arguments).splitlines()
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in run("infer", *arguments).splitlines()]
 
     with static_host(site) as host:
         browser.open(f"{host}/page/")
         assert browser.wait_for("ready", "done", "failed") != "failed"
         CHECKS[project](Page(browser, infer, tmp_path))
         assert not browser.complaints()
-
-
-def run_forked(module: str, *arguments: object) -> str:
-    """What `python -m MODULE ARGUMENTS` prints, in a forked child, which starts at once. It has to end well."""
-    with tempfile.TemporaryFile("w+") as output:
-        child = forked.fork()
-        if child == 0:
-            code: object = 99
-            try:
-                sys.stdout, sys.argv = output, [module, *map(str, arguments)]
-                sys.modules.pop(module, None)  # which runpy would warn of
-                runpy.run_module(module, run_name="__main__", alter_sys=True)
-            except SystemExit as left:
-                code = left.code
-            finally:
-                output.flush()
-                os._exit(code if isinstance(code, int) else 0)
-        assert forked.wait(child) == 0, module
-        output.seek(0)
-        return output.read()
 
 
 def write_photographs(folder: Path) -> list[Path]:
