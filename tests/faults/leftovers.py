@@ -45,8 +45,9 @@ def _moment(program: Program, source: random.Random) -> float:
 
 
 def _newest(run_dir: Path) -> Path | None:
-    """The newest checkpoint."""
-    return next(reversed(checkpoint.folders(run_dir)), None)
+    """The newest whole checkpoint: other kinds of leftovers may have made half ones."""
+    whole = [path for path in checkpoint.folders(run_dir) if (path / checkpoint.MANIFEST).exists()]
+    return whole[-1] if whole else None
 
 
 def _half_files(run_dir: Path) -> None:
@@ -74,7 +75,7 @@ def _half_deleted(run_dir: Path) -> None:
     if newest := _newest(run_dir):
         doomed = newest.with_name(".tmp-step-00000001")
         shutil.copytree(newest, doomed)
-        (doomed / checkpoint.MANIFEST).unlink(missing_ok=True)  # of an empty one
+        (doomed / checkpoint.MANIFEST).unlink()
 
 
 def _half_renamed(run_dir: Path) -> None:
