@@ -177,19 +177,8 @@ def test_a_project_that_is_started_as_the_readme_says_trains_into_its_own_folder
     run([sys.executable, "-m", "projects.mine.train", *tiny.split()], house)
     assert [path.parent.parent.name for path in house.glob("runs/*/*/run.json")] == ["mine"]
     tests = ["tests/core/test_layout.py", "tests/test_readme.py", "tests/projects/test_contract.py"]
-    run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            *tests,
-            "-k",
-            "(mine or not project) and not started_as and not killed",
-        ],
-        house,
-    )
+    chosen = "(mine or not project) and not started_as and not killed"
+    run([sys.executable, "-m", "pytest", "-q", "-x", *tests, "-k", chosen], house)
 
 
 def run(command: list[str], folder: Path) -> None:

@@ -18,9 +18,7 @@ from projects.sentiment.tokenizer import PAD, UNKNOWN
 
 Cell = Literal["lstm", "gru", "rnn"]
 Pooling = Literal["max", "mean", "attention"]
-# The layer of each kind of cell, and how many gates its matrices hold, one below the other.
 _LAYERS: Mapping[Cell, type[nn.LSTM | nn.GRU | nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-_NUM_GATES: Mapping[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 _SETTINGS = (
     *("cell", "embedding_size", "hidden_size", "layers", "pooling"),
     *("word_dropout", "embedding_dropout", "dropout"),
@@ -104,7 +102,7 @@ class RecurrentClassifier(nn.Module):
         for layer in (*self.forwards, *self.backwards):
             for name, parameter in layer.named_parameters():
                 if name.startswith("weight_hh"):
-                    for gate in parameter.chunk(_NUM_GATES[self.cell]):
+                    for gate in parameter.split(parameter.shape[1]):  # square matrices, one below the other
                         nn.init.orthogonal_(gate)
                 elif name.startswith("weight_ih"):
                     nn.init.xavier_uniform_(parameter)

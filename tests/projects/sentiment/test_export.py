@@ -14,7 +14,6 @@ import torch
 from core.errors import UserError
 from core.export import save_graph
 from core.parity import compare_outputs
-from core.plain import to_plain
 from core.program import parse_export
 from core.stored_run import load_run
 from projects.sentiment import train as program
@@ -52,20 +51,20 @@ def test_other_cells_are_one_operator_each_that_equals_the_network(cell: Cell, o
     network = Ensemble.of(Config(cell=cell, hidden_size=5, embedding_size=8), 40, 2, GraphClassifier)
     for member in network.members:
         cast(GraphClassifier, member).pack()
-    facts = Facts(
+    facts = ModelFacts(
         model="",
         classes=("a", "b"),
         num_words=40,
         num_train=1,
         data_sha256="",
         tokenizer_sha256="",
+        tokenizer="",
+        max_length=9,
     )
-    model_facts = ModelFacts(**to_plain(facts) | {"classes": ("a", "b")}, tokenizer="", max_length=9)
-    spec = spec_of(Deployed(network).eval(), model_facts)
+    spec = spec_of(Deployed(network).eval(), facts)
     save_graph(spec, tmp_path / "m.onnx")
-    assert (
-        max(row["differences"]["probabilities"] for row in compare_outputs(spec, tmp_path / "m.onnx")["checks"]) < 1e-5
-    )
+    checks = compare_outputs(spec, tmp_path / "m.onnx")["checks"]
+    assert max(row["differences"]["probabilities"] for row in checks) < 1e-5
     kinds = [node.op_type for node in onnx.load(str(tmp_path / "m.onnx")).graph.node]
     assert kinds.count(operator) == 6  # three members of two layers
 
