@@ -60,7 +60,7 @@ def test_killed_at_any_instant_and_resumed_it_ends_as_the_unbroken_run(
 ) -> None:
     settings = [*contract.settings, *contract.kinds[number].split()]
     share = (0.25, 0.6)[number]
-    forked.assert_killed_runs_end_alike(forked.main_of(training), settings, tmp_path, ending, shares=[share])
+    forked.assert_killed_runs_end_alike(forked.main_of(training), settings, tmp_path, ending, share=share)
 
 
 def test_stopped_in_an_epoch_and_resumed_with_moved_data_and_other_workers_it_ends_as_the_unbroken_run(
