@@ -62,6 +62,9 @@ class RunConfig:
     clip_norm: float | None = option(None, "largest norm of the whole gradient", above=0)
     ema: float = option(0.0, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     compile: bool = option(False, "compile the network with torch.compile")
+    graph: Literal["auto", "yes", "no"] = option(
+        "auto", "replay train steps as CUDA graphs; auto: on one GPU where the project's steps allow it", harmless=True
+    )
     deterministic: bool = option(False, "only deterministic kernels on a GPU; a CPU run always is")
     checkpoint_every: int | None = option(None, "steps between checkpoints, besides one an epoch", low=1, harmless=True)
     keep: int = option(2, "newest checkpoints to keep; the best one is kept as well", low=2, harmless=True)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from core.host_work import HostWork
+
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -30,8 +32,13 @@ class Muon(Optimizer):
     https://kellerjordan.github.io/posts/muon. Filters [out, in, h, w] count as matrices [out, in × h × w].
 
     Weights of one shape are treated as one batch, because a network has many small ones. torch.optim.Muon takes plain
-    matrices only. weight_decay is decoupled, as in AdamW.
+    matrices only. weight_decay is decoupled, as in AdamW. A step with the attribute found_inf set, a tensor on the
+    device, changes nothing where that is 1, as with torch's fused optimizers.
     """
+
+    _step_supports_amp_scaling = True
+    found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
 
     def __init__(
         self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
@@ -56,17 +63,23 @@ class Muon(Optimizer):
 
     def _update(self, weights: list[Tensor], group: Mapping[str, Any]) -> None:
         """Moves weights of one shape."""
-        gradients = [w.grad for w in weights if w.grad is not None]
-        momenta = [self.state[w].setdefault("momentum_buffer", torch.zeros_like(w)) for w in weights]
-        torch._foreach_mul_(momenta, group["momentum"])
-        torch._foreach_add_(momenta, gradients)
-        ahead = torch.stack(momenta) * group["momentum"] + torch.stack(gradients)  # Nesterov's momentum
+        gradients = torch.stack([w.grad for w in weights if w.grad is not None])
+        buffers = [self.state[w].setdefault("momentum_buffer", torch.zeros_like(w)) for w in weights]
+        old = torch.stack(buffers)
+        momenta = old * group["momentum"] + gradients
+        ahead = momenta * group["momentum"] + gradients  # Nesterov's momentum
         directions = orthogonalized(ahead.flatten(2))
         rows, columns = directions.shape[1:]
         # A tall matrix of orthonormal columns has shorter rows than a square one; this evens them out.
-        scaled = directions * (max(1.0, rows / columns) ** 0.5 * group["lr"])
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_sub_(weights, [each.reshape(w.shape) for each, w in zip(scaled, weights, strict=True)])
+        moves = directions.view_as(ahead) * (max(1.0, rows / columns) ** 0.5 * group["lr"])
+        keep = 1 - group["lr"] * group["weight_decay"]
+        if self.found_inf is not None:
+            is_bad = self.found_inf.bool()
+            momenta, moves = torch.where(is_bad, old, momenta), moves.masked_fill(is_bad, 0)
+            keep = torch.where(is_bad, 1.0, keep)
+        torch._foreach_copy_(buffers, list(momenta))
+        torch._foreach_mul_(weights, keep)
+        torch._foreach_sub_(weights, list(moves))
 
 
 def orthogonalized(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -93,9 +106,14 @@ class Combined(Optimizer):
     Muon takes matrices and filters only, so that the rest of a network needs another.
     """
 
+    found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
+
     def __init__(self, *optimizers: Optimizer) -> None:
         self.optimizers = optimizers
         super().__init__(self._groups(), {})
+        # Whether torch's loss scaler and the gate of a GPU may leave it to step() to skip an update.
+        self._step_supports_amp_scaling = all(getattr(o, "_step_supports_amp_scaling", False) for o in optimizers)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The groups of all, the very same objects, so a rate that a schedule sets here is theirs."""
@@ -106,6 +124,9 @@ class Combined(Optimizer):
         if closure is not None:
             raise ValueError("a closure; optimizers of Combined take none")
         for optimizer in self.optimizers:
+            if self._step_supports_amp_scaling:
+                each: Any = optimizer
+                each.found_inf, each.grad_scale = self.found_inf, self.grad_scale
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -161,15 +182,36 @@ class Ema(Generic[N]):
         self.decay, self.num_updates = decay, 0
         self.module: N = copy.deepcopy(module).requires_grad_(False).eval()
         self._average, self._live = _floats(self.module), _floats(module)
-        self._other = list(zip(_integers(self.module), _integers(module), strict=True))
+        self._counts, self._live_counts = _integers(self.module), _integers(module)
+        self._share: Tensor | None = None  # of the present weights in the next average, where a GPU reads it
 
-    def update(self) -> None:
-        """Moves the average towards the module's present weights."""
+    def update(self, host: HostWork | None = None) -> None:
+        """Moves the average towards the module's present weights.
+
+        host: of a step that a GPU may replay; what changes from step to step is then a tensor.
+        """
+        if host is None:
+            torch._foreach_lerp_(self._average, self._live, self._next_share())
+            self._count()
+        else:
+            if self._share is None or self._share.device != self._average[0].device:
+                self._share = torch.zeros((), device=self._average[0].device)
+            share = self._share
+            host.before(lambda: share.fill_(self._next_share()), owner=self)
+            moves = torch._foreach_sub(self._live, self._average)
+            torch._foreach_mul_(moves, share)
+            torch._foreach_add_(self._average, moves)
+            host.after(self._count)
+        if self._counts:
+            torch._foreach_copy_(self._counts, self._live_counts)
+
+    def _next_share(self) -> float:
+        """How much of the present weights the next update takes."""
+        return 1 - min(self.decay, (2 + self.num_updates) / (11 + self.num_updates))
+
+    def _count(self) -> None:
+        """Notes an update."""
         self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        torch._foreach_lerp_(self._average, self._live, 1 - decay)
-        for average, live in self._other:
-            average.copy_(live)
 
     def state_dict(self) -> dict[str, Any]:
         """The averaged module's state and the number of updates."""

@@ -32,7 +32,7 @@ from core.run_record import FORMAT, is_summed_up, read_run
 
 C = TypeVar("C", bound=RunConfig)
 F = TypeVar("F")
-TIME_FIELDS = ("seconds", "samples_per_second")  # what two equal runs may differ in
+TIME_FIELDS = ("seconds", "samples_per_second", "gpu_busy", "peak_device_memory_mb")  # may differ in equal runs
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class RunFolder(Generic[C, F]):
     facts: what the run knows beyond its settings and export needs again, such as class names: a dataclass.
     environment: what the results depend on besides, added to run.json's environment; it may change on resume.
     began: time.perf_counter() when the program started. smoke: the run has to show that it learns.
-    num_lines: of metrics.jsonl.
+    num_lines: of metrics.jsonl. device_use: of the whole training, by name; empty on a CPU.
     """
 
     path: Path
@@ -54,6 +54,7 @@ class RunFolder(Generic[C, F]):
     began: float
     smoke: bool = False
     num_lines: int = 0
+    device_use: Mapping[str, float] = dataclasses.field(default_factory=dict)
     _events: EventFile | None = None
     _lock: int = -1
 
@@ -139,10 +140,10 @@ class RunFolder(Generic[C, F]):
     def summarize(self, numbers: Mapping[str, Any]) -> None:
         """Writes summary.json, the sign that the run is complete, and releases the folder.
 
-        numbers: results by name; the seconds since the program started and its peak memory are added.
+        numbers: results by name; the seconds since the program started, its peak memory and device_use are added.
         """
         if self.world.is_main:
-            cost = {"seconds": round(time.perf_counter() - self.began, 1), **peak_memory()}
+            cost = {"seconds": round(time.perf_counter() - self.began, 1), **peak_memory(), **self.device_use}
             write_json(self.path / "summary.json", {"config": to_plain(self.config), **numbers, **cost})
             if self._events is not None:
                 self._events.add_images(self.path / "plots")

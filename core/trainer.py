@@ -5,7 +5,7 @@ pass and returns named numbers. The loop never looks into a batch or a loss.
 """
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,12 +15,14 @@ from core import distributed
 from core.accelerator import Accelerator
 from core.config import RunConfig
 from core.data import Loader
+from core.device_use import DeviceUse
 from core.errors import Stopped
 from core.nonfinite import NonFinite
 from core.profiling import StepProfiler
 from core.progress import ProgressBar
 from core.run import RunFolder
 from core.signals import Interrupted, Signals
+from core.step_graphs import step_graphs
 from core.training_log import (
     gradient_norms,
     log_evaluation,
@@ -56,12 +58,15 @@ def fit(
     evaluate: Evaluate | None = None,
     monitor: Monitor | None = None,
     smoke_loss_ratio: float | None = 0.8,
+    graph_key: Callable[[], Hashable] | None = None,
 ) -> LoopState:
     """Trains until the settings' epochs or steps are done, from the newest good checkpoint if the run has one.
 
     state: named things that training changes; all of them are saved and resumed, and the modules among them are
     in training mode in train steps. smoke_loss_ratio: the share of its first value that a --smoke run's loss has to
-    fall below, if any. The ranks part at the end. Raises Stopped after saving when a signal came, NonFinite, RunError.
+    fall below, if any. graph_key: names the work of the next train step, for a GPU that replays steps as CUDA graphs:
+    steps of one name and one shape of batch do the same work and look at no number; None where they do not. The ranks
+    part at the end. Raises Stopped after saving when a signal came, NonFinite, RunError, UserError.
     """
     config, loop = run.config, LoopState()
     if monitor is not None:
@@ -69,11 +74,17 @@ def fit(
     resume(run, loop, state, accelerator)
     last_step = total_steps(config, loader)
     samples = config.batch_size * config.accumulate
+    modes = {"mode": config.graph, "accumulates": config.accumulate > 1, "profiles": config.profile}
+    graphs, note = step_graphs(train_step, accelerator, state, graph_key, **modes)
+    if note is not None:
+        run.say(f"note: train steps are not replayed as CUDA graphs: {note}")
+    use = DeviceUse.of(accelerator.device)
     with (
         Signals() as signals,
         ProgressBar(last_step, loop.step, samples, silent=not run.world.is_main) as progress,
         StepProfiler(run.path, accelerator, enabled=config.profile and run.world.is_main) as profiler,
         _naming_the_step(loop),
+        graphs,
     ):
         while not _is_finished(loop, config, last_step):
             _set_training_mode(state)
@@ -83,22 +94,22 @@ def fit(
                 for index in range(size):
                     with profiler.phase("data"):
                         batch = _next_batch(batches, index == 0, signals, run, loop, state, accelerator)
-                    with accelerator.micro_batch(index, size), profiler.phase("train step"):
-                        loop.add(train_step(batch))
+                    with accelerator.micro_batch(index, size), profiler.phase("train step"), use.step():
+                        loop.add(graphs(batch))
                 loop.step, loop.batch = loop.step + 1, loop.batch + size
                 loop.add(gradient_norms(state, accelerator))
                 profiler.step()
                 if progress.is_due():
                     progress.show(loop.epoch, loop.step, loss_so_far(loop))
                 if loop.step % config.log_every == 0:
-                    log_training(run, loop, state, accelerator, progress)
+                    log_training(run, loop, state, accelerator, progress, use)
                 if stop := distributed.largest(signals.received, accelerator.device):
                     save(run, loop, state, accelerator)
                     raise _stopped(stop, run, loop)
                 if config.checkpoint_every and loop.step % config.checkpoint_every == 0 and loop.batch < len(loader):
                     save(run, loop, state, accelerator)
             if loop.pending:
-                log_training(run, loop, state, accelerator, progress)
+                log_training(run, loop, state, accelerator, progress, use)
             distributed.broadcast_buffers(modules_of(state))
             numbers = None if evaluate is None else _evaluated(evaluate, signals, run, loop, state, accelerator)
             log_evaluation(run, loop, numbers, progress)
@@ -110,6 +121,7 @@ def fit(
             save(run, loop, state, accelerator)
             if stop := distributed.largest(signals.received, accelerator.device):
                 raise _stopped(stop, run, loop)
+    run.device_use = use.whole()
     distributed.stop()
     if run.smoke and smoke_loss_ratio is not None:
         loop.check_learned(smoke_loss_ratio)

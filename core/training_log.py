@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from core.accelerator import Accelerator
+from core.device_use import DeviceUse
+from core.environment import peak_memory
 from core.progress import ProgressBar
 from core.run import RunFolder
 from core.training_state import LoopState, Stateful
@@ -24,6 +26,7 @@ def log_training(
     state: Mapping[str, Stateful],
     accelerator: Accelerator,
     progress: ProgressBar,
+    use: DeviceUse,
 ) -> None:
     """Writes the means of the train steps since the last line."""
     accelerator.check()
@@ -36,8 +39,11 @@ def log_training(
     for name, optimizer in optimizers.items():
         record["lr" if len(optimizers) == 1 else f"lr/{name}"] = float(optimizer.param_groups[0]["lr"])
     if accelerator.precision == "fp16":
-        record["skipped"] = accelerator.skipped
-    run.log({**record, "seconds": progress.seconds(), "samples_per_second": progress.rate(loop.step)})
+        record["skipped"] = accelerator.update.skipped
+    costs = {"seconds": progress.seconds(), "samples_per_second": progress.rate(loop.step), **use.take()}
+    if accelerator.device.type == "cuda":
+        costs["peak_device_memory_mb"] = peak_memory()["peak_device_memory_mb"]
+    run.log({**record, **costs})
 
 
 def log_evaluation(
@@ -58,7 +64,7 @@ def log_evaluation(
 
 def gradient_norms(state: Mapping[str, Stateful], accelerator: Accelerator) -> dict[str, Tensor]:
     """The norms of the step's gradients as metrics, under one name where there is one optimizer."""
-    norms, optimizers = accelerator.take_gradient_norms(), _optimizers(state)
+    norms, optimizers = accelerator.update.take_gradient_norms(), _optimizers(state)
     names = {id(each): "" if len(optimizers) == 1 else f"/{name}" for name, each in optimizers.items()}
     return {f"gradient_norm{names[key]}": norm for key, norm in norms.items() if key in names}
 

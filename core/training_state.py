@@ -57,9 +57,12 @@ class LoopState:
             self.pending.setdefault(name, []).append(value)
 
     def means(self) -> dict[str, float]:
-        """The metrics' means over steps and ranks since the last call, which are then forgotten."""
+        """The metrics' means over steps and ranks since the last call, which are then forgotten.
+
+        NaN stands for a step without that number, such as the gradient's norm where fp16 skipped an update.
+        """
         names = sorted(self.pending)
-        means = torch.stack([torch.stack(self.pending[name]).double().mean() for name in names])
+        means = torch.stack([torch.stack(self.pending[name]).double().nanmean() for name in names])
         self.pending = {}
         over_ranks = distributed.sum_over_ranks(means) / distributed.num_ranks()
         return dict(zip(names, over_ranks.tolist(), strict=True))

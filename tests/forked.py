@@ -122,7 +122,7 @@ def summary(run_dir: Path) -> dict[str, Any]:
     return {
         name: value
         for name, value in numbers.items()
-        if name != "config" and not name.endswith(("seconds", "memory_mb"))
+        if name != "config" and not name.endswith(("seconds", "memory_mb", "gpu_busy"))
     }
 
 

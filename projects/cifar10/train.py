@@ -90,6 +90,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate, val, learner.averaged, accelerator, config.test_flip),
         monitor=Monitor("accuracy", larger_is_better=True),
+        graph_key=lambda: "step",
     )
     if run.world.is_main:
         finish(run, loop, data, learner)

@@ -22,11 +22,12 @@ def forecast_loss(forecast: Tensor, targets: Tensor, levels: Sequence[float], na
     if len(levels) == 1:
         return loss
     others = [k for k in range(len(levels)) if k != middle]
-    return loss + pinball(forecast[..., others], targets, [levels[k] for k in others]).mean()
+    outer = torch.cat([forecast[..., :middle], forecast[..., middle + 1 :]], dim=-1)
+    return loss + pinball(outer, targets, [levels[k] for k in others]).mean()
 
 
 def pinball(forecast: Tensor, targets: Tensor, levels: Sequence[float]) -> Tensor:
     """The pinball loss of each number: same shape as `forecast`."""
-    level = forecast.new_tensor(levels)
-    error = targets[..., None] - forecast
-    return torch.maximum(level * error, (level - 1) * error)
+    errors = (targets[..., None] - forecast).unbind(-1)
+    losses = [torch.maximum(level * error, (level - 1) * error) for level, error in zip(levels, errors, strict=True)]
+    return torch.stack(losses, dim=-1)

@@ -80,6 +80,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate, val, learner.averaged, accelerator, config),
         monitor=Monitor("mse", larger_is_better=False),
+        graph_key=lambda: "step",
     )
     if run.world.is_main:
         finish(run, loop, data, learner)

@@ -60,7 +60,7 @@ def train_step(
     real, fake = logits.chunk(2)
     loss = discriminator_loss(config.loss, real, fake)
     metrics = {"loss": loss.detach(), "real_logit": real.detach().mean(), "fake_logit": fake.detach().mean()}
-    if config.r1 and generator.num_steps % config.r1_every == 0:
+    if is_penalized(generator, config):
         augmented = differentiable_augment(images, policy)
         loss = loss + config.r1 * config.r1_every * r1_penalty(discriminator.network, augmented, labels)
     discriminator.step(loss)
@@ -72,6 +72,11 @@ def train_step(
     loss = generator_loss(config.loss, logits)
     generator.step(loss)
     return {**metrics, "generator_loss": loss.detach()}
+
+
+def is_penalized(generator: GeneratorLearner, config: Config) -> bool:
+    """Whether the next step adds the penalty of the discriminator's gradient."""
+    return config.r1 > 0 and generator.num_steps % config.r1_every == 0
 
 
 def train(command: TrainCommand[Config]) -> None:
@@ -101,6 +106,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate, evaluator, generator, run),
         monitor=Monitor("frechet", larger_is_better=False),
+        graph_key=lambda: is_penalized(generator, config),
         smoke_loss_ratio=None,  # two losses against each other need not fall; the distance has to, see finish
     )
     if run.world.is_main:

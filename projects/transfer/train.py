@@ -96,15 +96,9 @@ def train(command: TrainCommand[Config]) -> None:
         class_weights(images.labels, num_classes).to(accelerator.device)
         for images in (setup.data.train, setup.data.val)
     )
+    loss_weights = train_weights if config.balance == "weights" else None
     loop = fit(
-        partial(
-            train_step,
-            learner=learner,
-            network=network,
-            config=config,
-            class_weights=train_weights if config.balance == "weights" else None,
-            steps=steps,
-        ),
+        partial(train_step, learner=learner, network=network, config=config, class_weights=loss_weights, steps=steps),
         loader,
         accelerator=accelerator,
         state=learner.state(),
@@ -117,6 +111,7 @@ def train(command: TrainCommand[Config]) -> None:
             val_weights if config.balance != "none" else None,
         ),
         monitor=Monitor(config.choose_by, larger_is_better=config.choose_by == "accuracy"),
+        graph_key=lambda: num_frozen_at(learner.num_steps / steps, len(network.layers), config),
     )
     if run.world.is_main:
         finish(run, loop, setup, learner)

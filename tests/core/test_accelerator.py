@@ -163,6 +163,6 @@ def test_the_norm_of_a_gradient_is_that_before_clipping(clip_norm: float | None)
     gradients = torch.autograd.grad(nn.functional.cross_entropy(module(x), y), list(module.parameters()))
     expected = torch.cat([each.flatten() for each in gradients]).double().norm()
     accelerator.step(nn.functional.cross_entropy(module(x), y), optimizer)
-    norms = accelerator.take_gradient_norms()
+    norms = accelerator.update.take_gradient_norms()
     assert norms == {id(optimizer): pytest.approx(float(expected), rel=1e-5)}
-    assert accelerator.take_gradient_norms() == {}
+    assert accelerator.update.take_gradient_norms() == {}

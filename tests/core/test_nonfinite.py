@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from core.accelerator import MAX_SKIPPED_IN_A_ROW, Accelerator
+from core.accelerator import Accelerator
 from core.nonfinite import NonFinite
 from core.optim import Ema
+from core.step_update import MAX_SKIPPED_IN_A_ROW
 
 
 def network() -> nn.Module:
@@ -38,12 +39,12 @@ def test_fp16_skips_an_overflowing_update_counts_it_and_halves_the_scale() -> No
     scheduler, before = LambdaLR(optimizer, lambda step: 1 / (1 + step)), content(module)
     accelerator.step(next(module.parameters()).sum() * float("inf"), optimizer, scheduler=scheduler, ema=ema)
     assert content(module) == before
-    assert (accelerator.skipped, ema.num_updates, optimizer.param_groups[0]["lr"]) == (1, 0, 0.1)
+    assert (accelerator.update.skipped, ema.num_updates, optimizer.param_groups[0]["lr"]) == (1, 0, 0.1)
     state = accelerator.state_dict()
     assert state["scaler"]["scale"] == 2**15
     accelerator.step(loss_of(module), optimizer, scheduler=scheduler, ema=ema)
     assert content(module) != before
-    assert (accelerator.skipped, accelerator.skipped_in_a_row, ema.num_updates) == (1, 0, 1)
+    assert (accelerator.update.skipped, accelerator.state_dict()["skipped_in_a_row"], ema.num_updates) == (1, 0, 1)
     other = Accelerator(device="cpu", precision="fp16")
     other.load_state_dict(state)
     assert other.state_dict() == state
@@ -104,9 +105,7 @@ def test_a_bad_number_early_in_a_window_is_found_at_its_end() -> None:
 def test_the_gate_of_a_gpu_keeps_weights_and_is_told_later(optimizer_class: Any) -> None:
     modules, found = [network(), network()], []
     for module, gated in zip(modules, (True, False), strict=True):
-        accelerator = Accelerator(device="cpu", precision="fp32", clip_norm=100.0)
-        if gated:
-            accelerator._gate, accelerator._gate_step = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        accelerator = Accelerator(device="cpu", precision="fp32", clip_norm=100.0, looks_at_once=not gated)
         optimizer = optimizer_class(module.parameters(), lr=0.01, fused=True)
         for seed in range(3):
             accelerator.step(loss_of(module, seed), optimizer)

@@ -1,6 +1,7 @@
 """What all projects promise of resuming and of their command lines; each has its entry in contract.py."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,17 @@ from core.config import RunConfig
 from core.errors import UserError
 from core.plain import kind
 from core.program import parse_training
-from tests import forked
+from tests import emulated_graph, forked
 from tests.conftest import Program
 from tests.projects.contract import CONTRACTS, Contract, module
 from tests.refusals import assert_left_with_2, assert_refused
 
 PROGRAMS = ("train", "export", "infer")
 # Settings of core that change nothing of what the steps compute, and so may change on resume.
-HARMLESS = {"data", "device", "epochs", "max_steps", "patience", "workers", "checkpoint_every", "keep", "profile"}
+HARMLESS = {"data", "device", "epochs", "max_steps", "patience", "workers", "checkpoint_every", "keep"} | {
+    "profile",
+    "graph",
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,19 @@ def test_stopped_in_an_epoch_and_resumed_with_moved_data_and_other_workers_it_en
     moved = tmp_path / "there" / data.relative_to(tmp_path / "here")
     assert forked.run(main, ["--resume", tmp_path / "broken", "--data", moved, "--workers", 0]) == 0
     assert ending(tmp_path / "broken", renamed=("/here/", "/there/")) == ending(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_steps_that_a_gpu_replays_end_as_ordinary_ones(
+    training: ModuleType, contract: Contract, number: int, tmp_path: Path
+) -> None:
+    if "graph_key" not in inspect.getsource(training):
+        pytest.skip("the steps of this project are not replayed")
+    settings = [*contract.settings, *contract.kinds[number].split()]
+    for name in ("ordinary", "replayed"):
+        main = emulated_graph.training(forked.main_of(training), replays=name == "replayed")
+        assert forked.run(main, ["--run-dir", tmp_path / name, *settings]) == 0
+    assert ending(tmp_path / "replayed") == ending(tmp_path / "ordinary")
 
 
 def test_a_complete_run_says_so_and_goes_on_when_more_epochs_are_asked_for(
