@@ -32,8 +32,9 @@ class Muon(Optimizer):
     https://kellerjordan.github.io/posts/muon. Filters [out, in, h, w] count as matrices [out, in × h × w].
 
     Weights of one shape are treated as one batch, because a network has many small ones. torch.optim.Muon takes plain
-    matrices only. weight_decay is decoupled, as in AdamW. A step with the attribute found_inf set, a tensor on the
-    device, changes nothing where that is 1, as with torch's fused optimizers.
+    matrices only. weight_decay is decoupled, as in AdamW. match_adam: moves as large as Adam's, so that one learning
+    rate suits both (Liu et al. 2025, arXiv 2502.16982, section 2.2). A step with the attribute found_inf, a tensor on
+    the device, changes nothing where that is 1, as with torch's fused optimizers.
     """
 
     _step_supports_amp_scaling = True
@@ -41,8 +42,15 @@ class Muon(Optimizer):
     grad_scale: Tensor | None = None
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        *,
+        match_adam: bool = False,
     ) -> None:
+        self._match_adam = match_adam
         params = list(params)
         if flat := [tuple(p.shape) for p in params if p.ndim < 2]:
             raise ValueError(f"Muon takes matrices and filters, not {flat[0]}; give these to another optimizer")
@@ -71,7 +79,8 @@ class Muon(Optimizer):
         directions = orthogonalized(ahead.flatten(2))
         rows, columns = directions.shape[1:]
         # A tall matrix of orthonormal columns has shorter rows than a square one; this evens them out.
-        moves = directions.view_as(ahead) * (max(1.0, rows / columns) ** 0.5 * group["lr"])
+        scale = 0.2 * max(rows, columns) ** 0.5 if self._match_adam else max(1.0, rows / columns) ** 0.5
+        moves = directions.view_as(ahead) * (scale * group["lr"])
         keep = 1 - group["lr"] * group["weight_decay"]
         if self.found_inf is not None:
             is_bad = self.found_inf.bool()

@@ -140,4 +140,4 @@ class OptimizedImage(nn.Module):
 
 def one_hot(styles: Tensor, num_styles: int) -> Tensor:
     """The blends of single styles: int64 [N] → float32 [N, num_styles]."""
-    return F.one_hot(styles, num_styles).float()
+    return (styles[:, None] == torch.arange(num_styles, device=styles.device)).float()

@@ -16,13 +16,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from core.accelerator import Accelerator
 from core.errors import printable
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner
-from core.optim import Combined, warmup_cosine
+from core.optim import Combined, Muon, warmup_cosine
 from core.plots import curves, optional
 from core.randomness import seed_all
 from core.run import RunFolder
@@ -75,6 +75,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate_and_show, run, data.held_out, learner, perceptual),
         monitor=Monitor("loss", larger_is_better=False),
+        graph_key=lambda: "step",
     )
     if run.world.is_main:
         finish(run, loop, data, learner, perceptual)
@@ -96,7 +97,7 @@ def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
     matrices = {id(each) for each in filters}
     others = [each for each in network.parameters() if id(each) not in matrices]
     return Combined(
-        Muon(filters, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(filters, lr=lr, weight_decay=weight_decay, match_adam=True),
         AdamW(others, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=True),
     )
 

@@ -13,7 +13,7 @@ from core.optim import Muon, orthogonalized
 Array = NDArray[np.float64]
 
 
-def reference_direction(gradient: Array) -> Array:
+def reference_direction(gradient: Array, match_adam: bool) -> Array:
     """Newton-Schulz as in Jordan's text, one matrix at a time."""
     matrix = gradient.reshape(len(gradient), -1)
     tall = matrix.shape[0] > matrix.shape[1]
@@ -22,7 +22,8 @@ def reference_direction(gradient: Array) -> Array:
     for _ in range(5):
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    direction: Array = (x.T if tall else x) * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    scale = 0.2 * max(matrix.shape) ** 0.5 if match_adam else max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    direction: Array = (x.T if tall else x) * scale
     return direction
 
 
@@ -47,9 +48,10 @@ def train(module: nn.Module, optimizer: Muon, steps: range) -> None:
         optimizer.step()
 
 
-def test_updates_equal_a_float64_reference() -> None:
+@pytest.mark.parametrize("match_adam", [False, True])
+def test_updates_equal_a_float64_reference(match_adam: bool) -> None:
     module = network()
-    optimizer = Muon(module.parameters(), lr=0.02, momentum=0.9, weight_decay=0.1)
+    optimizer = Muon(module.parameters(), lr=0.02, momentum=0.9, weight_decay=0.1, match_adam=match_adam)
     expected = [p.detach().double().numpy().copy() for p in module.parameters()]
     momenta = [np.zeros_like(each) for each in expected]
     for step in range(3):
@@ -58,7 +60,7 @@ def test_updates_equal_a_float64_reference() -> None:
             assert parameter.grad is not None
             gradient = parameter.grad.double().numpy()
             momenta[at] = 0.9 * momenta[at] + gradient
-            direction = reference_direction(gradient + 0.9 * momenta[at]).reshape(gradient.shape)
+            direction = reference_direction(gradient + 0.9 * momenta[at], match_adam).reshape(gradient.shape)
             expected[at] = expected[at] * (1 - 0.02 * 0.1) - 0.02 * direction
     for parameter, values in zip(module.parameters(), expected, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), values, rtol=1e-4, atol=1e-5)
