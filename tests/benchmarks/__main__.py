@@ -26,7 +26,7 @@ QUICK: dict[str, list[str]] = {
     "checkpoint": ["--rounds", "3", "--large-rounds", "0"],
     "text": ["--rounds", "1", "--steps", "4"],
     "kernels": ["--rounds", "3", "--repeats", "2"],
-    "transfer": ["--rounds", "1", "--pictures", "24"],
+    "transfer": ["--rounds", "1", "--images", "24"],
     "loader": ["--rounds", "1", "--steps", "3"],
     "browser": ["--rounds", "1", "--repeats", "1"],
     "serving": ["--rounds", "1", "--requests", "40", "--mixed", "100", "--networks", "fast"],

@@ -87,7 +87,7 @@ def spread(numbers: Mapping[str, float] | None, digits: int | None = None) -> st
     if numbers is None:
         return "–"
     if digits is None:
-        digits = max(0, 2 - int(np.floor(np.log10(max(abs(numbers["median"]), 1e-9)))))
+        digits = max(0, 2 - int(np.floor(np.log10(max(abs(numbers["median"]), 1e-3)))))
     median, low, high = (f"{numbers[key]:,.{digits}f}" for key in ("median", "low", "high"))
     return f"{median} ({low}–{high})"
 

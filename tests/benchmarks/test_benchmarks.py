@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.benchmarks import (
     bench_transfer,
     measure,
 )
+from tests.benchmarks.__main__ import PLAN, QUICK
 from tests.conftest import Program
 
 FIELDS = {"format", "benchmark", "command", "date", "environment", "settings", "tables", "skipped", "baseline", "ours"}
@@ -84,6 +86,14 @@ def test_result_has_what_it_depends_on(name: str, tmp_path: Path) -> None:
                 assert row[quantity]["median"] > 0 or quantity == "page_faults_per_step"
         base = next(row for row in rows if row["name"] == result["baseline"])
         assert base[f"{QUANTITIES[name][0]}_ratio"]["median"] == 1
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_command_for_all_gives_flags_that_there_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        import_module(f"tests.benchmarks.bench_{name}").main(["--help"])
+    known = capsys.readouterr().out
+    assert [word for word in [*PLAN[name], *QUICK[name]] if word.startswith("--") and f"{word} " not in known] == []
 
 
 @pytest.mark.skipif(

@@ -16,6 +16,7 @@ from core.nonfinite import NonFinite
 from cuda_ext import augment
 from tests import forked
 from tests.conftest import ROOT, Program
+from tests.core import test_step_graphs
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
@@ -40,7 +41,7 @@ def test_ten_steps_on_a_gpu_are_near_those_on_a_cpu(precision: Precision, tolera
                 loss = nn.functional.cross_entropy(forward(batch[0]).float(), batch[1])
             accelerator.step(loss, optimizer)
         accelerator.check()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[1] == pytest.approx(losses[0], abs=tolerance)
     assert losses[0] < 1.2
 
@@ -57,6 +58,16 @@ def test_a_bad_gradient_never_reaches_the_weights_and_is_told_at_the_check() -> 
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     with pytest.raises(NonFinite):
         accelerator.check()
+
+
+@pytest.mark.parametrize(("optimizer", "accumulate"), [("sgd", 1), ("adamw", 3), ("muon", 1)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_replayed_steps_equal_ordinary_ones(optimizer: str, precision: str, accumulate: int) -> None:
+    ordinary, replayed = (
+        test_step_graphs.trained(replays, optimizer, precision, accumulate, device="cuda", capture=None)
+        for replays in (False, True)
+    )
+    torch.testing.assert_close(replayed, ordinary, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def test_random_choices_and_augmented_pictures_are_those_of_a_cpu() -> None:

@@ -12,7 +12,7 @@ from core.accelerator import Accelerator
 from core.errors import RunError, UserError
 from core.learner import Learner
 from core.optim import Combined, Muon, warmup_cosine
-from core.step_graphs import WARMUP_STEPS, StepGraphs, step_graphs
+from core.step_graphs import WARMUP_STEPS, Capture, StepGraphs, step_graphs
 from tests.emulated_graph import capture
 
 Batch = tuple[Tensor, Tensor]
@@ -27,11 +27,11 @@ OPTIMIZERS: dict[str, Callable[[nn.Sequential], Optimizer]] = {
 NUM_STEPS = 12
 
 
-def make_learner(optimizer: str, precision: Any, **settings: Any) -> Learner[nn.Sequential]:
+def make_learner(optimizer: str, precision: Any, device: Any = "cpu") -> Learner[nn.Sequential]:
     """A network with running statistics and random numbers, under a schedule and an average."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 3))
-    accelerator = Accelerator(device="cpu", precision=precision, clip_norm=0.5, looks_at_once=False, **settings)
+    accelerator = Accelerator(device=device, precision=precision, clip_norm=0.5, looks_at_once=False)
     return Learner(network, OPTIMIZERS[optimizer](network), warmup_cosine(NUM_STEPS, 3), accelerator, ema=0.9)
 
 
@@ -54,18 +54,28 @@ def make_batch(number: int, size: int = 8) -> Batch:
     return torch.randn(size, 6, generator=generator), torch.randint(3, (size,), generator=generator)
 
 
-def trained(replays: bool, optimizer: str, precision: str, accumulate: int) -> tuple[Any, ...]:
-    """All that training changes, and what it tells, after some steps; the last batch is smaller."""
-    learner = make_learner(optimizer, precision)
+def trained(
+    replays: bool,
+    optimizer: str,
+    precision: str,
+    accumulate: int,
+    device: str = "cpu",
+    capture: Capture | None = capture,
+) -> tuple[Any, ...]:
+    """All that training changes, and what it tells, after some steps; the last batch is smaller. capture: None for a
+    GPU's own."""
+    learner = make_learner(optimizer, precision, device)
     accelerator, told = learner.accelerator, []
     accelerator.keeps_gradients = accumulate > 1
     graphs = StepGraphs(make_step(learner), accelerator, (lambda: "step") if replays else None, capture)
-    for step in range(NUM_STEPS):
-        for index in range(accumulate):
-            last = step == NUM_STEPS - 1 and index == accumulate - 1
-            with accelerator.micro_batch(index, accumulate):
-                told.append(dict(graphs(make_batch(step * accumulate + index, size=5 if last else 8))))
-        told.append({str(n): norm for n, norm in enumerate(accelerator.update.take_gradient_norms().values())})
+    with graphs:
+        for step in range(NUM_STEPS):
+            for index in range(accumulate):
+                last = step == NUM_STEPS - 1 and index == accumulate - 1
+                batch = accelerator.to_device(make_batch(step * accumulate + index, size=5 if last else 8))
+                with accelerator.micro_batch(index, accumulate):
+                    told.append(dict(graphs(batch)))
+            told.append({str(n): norm for n, norm in enumerate(accelerator.update.take_gradient_norms().values())})
     accelerator.check()
     assert graphs.num_graphs == (replays and (1 if accumulate == 1 else 2))
     state = {name: part.state_dict() for name, part in learner.state().items()}
