@@ -8,6 +8,7 @@ Features from Tiny Images", https://www.cs.toronto.edu/~kriz/cifar.html.
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ CIFAR10 = RemoteFile(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     ),
 )
+_GPU_EVALUATION_PIXELS = 2048 * 32 * 32  # of a batch
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -98,10 +100,15 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loa
     size, padding = config.image_size, config.crop_padding
     highs = (2 * padding + 1, 2 * padding + 1, 2 if config.flip else 1, size, size)
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
+    everything = torch.arange(len(data.train), device=accelerator.device)
+
+    @lru_cache(maxsize=1)
+    def choices(epoch: int) -> Tensor:
+        """The random choices of all samples in an epoch: made at once, since each call costs a GPU's host time."""
+        return randomness.uniform_integers(config.seed, epoch, everything, "augment", highs)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
-        params = randomness.uniform_integers(config.seed, epoch, samples, "augment", highs)
-        return augment(pixels, rows, params, table, padding, config.cutout), labels
+        return augment(pixels, rows, choices(epoch)[samples], table, padding, config.cutout), labels
 
     return batches(data.train, order, make, accelerator, config.workers)
 
@@ -110,7 +117,10 @@ def evaluation_loader(
     images: ImageSet, data: Data, config: Config, accelerator: Accelerator, world: World
 ) -> Loader[Batch]:
     """All images of a set once, in their order, as they are; shared among the ranks of `world`."""
-    order = Order(len(images), 2 * config.batch_size, training=False, world=world)
+    size = 2 * config.batch_size
+    if accelerator.device.type == "cuda":  # small batches would take Python longer than the GPU
+        size = max(size, _GPU_EVALUATION_PIXELS // config.image_size**2)
+    order = Order(len(images), size, training=False, world=world)
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
