@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from core import distributed
 from core.config import Device, Precision, RunConfig
 from core.devices import choose_device, choose_precision, moved, set_up_backend
+from core.errors import UserError
 from core.optim import Ema
 from core.step_update import StepUpdate
 
@@ -65,14 +66,17 @@ class Accelerator:
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
-        """The accelerator that a run's settings ask for."""
-        return cls(
+        """The accelerator that a run's settings ask for. Raises UserError for graphs without a GPU as well."""
+        accelerator = cls(
             device=config.device,
             precision=config.precision,
             clip_norm=config.clip_norm,
             compile=config.compile,
             deterministic=config.deterministic,
         )
+        if config.graph == "yes" and accelerator.device.type != "cuda":
+            raise UserError("only a GPU has CUDA graphs", "--graph yes", "give --graph auto, or --device cuda")
+        return accelerator
 
     def describe(self) -> str:
         """Device and precision in a few words, for the log."""

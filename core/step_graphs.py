@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from core.accelerator import Accelerator
-from core.errors import RunError, UserError
+from core.errors import RunError
 from core.host_work import Noted
 from core.training_state import Stateful
 
@@ -170,11 +170,12 @@ def step_graphs(
 ) -> tuple[StepGraphs[B], str | None]:
     """How --graph `mode` does train steps, and a note where they are ordinary on a GPU though auto was given.
 
-    Raises UserError for "yes" where it cannot be.
+    Raises RunError for "yes" where it cannot be.
     """
     reason = "--graph no" if mode == "no" else _why_not_captured(accelerator, state, key, profiles=profiles)
     if mode == "yes" and reason is not None:
-        raise UserError("train steps cannot be captured as CUDA graphs", f"--graph yes: {reason}", "give --graph auto")
+        todo = "resume with --graph auto"
+        raise RunError("train steps cannot be captured as CUDA graphs", f"--graph yes: {reason}", todo)
     accelerator.keeps_gradients = reason is None and accumulates  # a window's batches are several graphs
     note = mode == "auto" and reason is not None and accelerator.device.type == "cuda"
     return StepGraphs(train_step, accelerator, None if reason else key), reason if note else None

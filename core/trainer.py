@@ -66,7 +66,7 @@ def fit(
     in training mode in train steps. smoke_loss_ratio: the share of its first value that a --smoke run's loss has to
     fall below, if any. graph_key: names the work of the next train step, for a GPU that replays steps as CUDA graphs:
     steps of one name and one shape of batch do the same work and look at no number; None where they do not. The ranks
-    part at the end. Raises Stopped after saving when a signal came, NonFinite, RunError, UserError.
+    part at the end. Raises Stopped after saving when a signal came, NonFinite, RunError.
     """
     config, loop = run.config, LoopState()
     if monitor is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from core.accelerator import Accelerator
+from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.learner import Learner
 from core.optim import Combined, Muon, warmup_cosine
@@ -130,11 +131,13 @@ def test_another_key_or_shape_is_another_graph() -> None:
         assert graphs.num_graphs == num
 
 
-def test_graphs_that_are_asked_for_where_there_are_none_are_a_user_error() -> None:
+def test_graphs_that_are_asked_for_where_there_are_none_are_refused_and_auto_does_without() -> None:
     learner = make_learner("sgd", "fp32")
     arguments: Any = (make_step(learner), learner.accelerator, learner.state(), lambda: "step")
-    with pytest.raises(UserError, match="--graph yes"):
+    with pytest.raises(RunError, match="--graph yes"):
         step_graphs(*arguments, mode="yes", accumulates=False, profiles=False)
+    with pytest.raises(UserError, match="--graph yes"):
+        Accelerator.of(RunConfig(device="cpu", graph="yes"))
     graphs, note = step_graphs(*arguments, mode="auto", accumulates=True, profiles=False)
     assert note is None
     assert not learner.accelerator.keeps_gradients
