@@ -5,6 +5,18 @@ Compiled kernels compute them where this machine can compile or load these, plai
 
 from cuda_ext.gram import gram_matrix
 from cuda_ext.ops import augment, instance_norm_act, sigmoid_focal_loss
+from cuda_ext.pool_norm import pool_norm_act
 from cuda_ext.reference import lookup_table, normalize
+from cuda_ext.resize import color_matrices, crop_resize
 
-__all__ = ["augment", "gram_matrix", "instance_norm_act", "lookup_table", "normalize", "sigmoid_focal_loss"]
+__all__ = [
+    "augment",
+    "color_matrices",
+    "crop_resize",
+    "gram_matrix",
+    "instance_norm_act",
+    "lookup_table",
+    "normalize",
+    "pool_norm_act",
+    "sigmoid_focal_loss",
+]

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from cuda_ext import build, reference, register
+from cuda_ext import reference, register
+from cuda_ext.checks import HALF_OR_SINGLE, check_range, described, use_operator, values_are_known
 
-_HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 _NUM_CHOICES = 5
 
 
@@ -27,7 +27,7 @@ def augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padd
     Raises ValueError; on a GPU an index or a choice out of range fails as a device assertion.
     """
     _check_augment(images, indices, params, table, padding, cutout)
-    if not _use_operator(images.device):
+    if not use_operator(images.device):
         return reference.augment(images, indices, params, table, padding, cutout)
     operator = torch.ops.atelier.augment
     result: Tensor = operator(images, indices.contiguous(), params.contiguous(), table.contiguous(), padding, cutout)
@@ -47,9 +47,9 @@ def sigmoid_focal_loss(logits: Tensor, labels: Tensor, alpha: float = 0.25, gamm
     """
     _check_focal(logits, labels, alpha, gamma)
     logits, labels = logits.reshape(labels.numel(), logits.shape[-1]), labels.flatten()
-    if logits.dtype == torch.float64 or not _use_operator(logits.device):
+    if logits.dtype == torch.float64 or not use_operator(logits.device):
         return reference.sigmoid_focal_loss(logits, labels, alpha, gamma)
-    result: Tensor = torch.ops.atelier.sigmoid_focal_loss(logits.contiguous(), labels.contiguous(), alpha, gamma)
+    result: Tensor = register.FOCAL(logits.contiguous(), labels.contiguous(), alpha, gamma)
     return result
 
 
@@ -75,11 +75,11 @@ def instance_norm_act(
     _check_norm(x, weight, bias, residual, eps)
     if x.dtype != torch.float64:
         weight, bias = None if weight is None else weight.float(), None if bias is None else bias.float()
-    if x.dtype == torch.float64 or not _use_operator(x.device):
+    if x.dtype == torch.float64 or not use_operator(x.device):
         return reference.instance_norm_act(x, weight, bias, residual, relu, eps)[0]
     if not x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last):
         x = x.contiguous(memory_format=torch.channels_last if x.stride(1) == 1 else torch.contiguous_format)
-    y: Tensor = torch.ops.atelier.instance_norm_act(
+    y: Tensor = register.NORM(
         x,
         None if weight is None else weight.contiguous(),
         None if bias is None else bias.contiguous(),
@@ -90,27 +90,19 @@ def instance_norm_act(
     return y
 
 
-def _use_operator(device: torch.device) -> bool:
-    """Whether to call the registered operator; the first call outside of a trace builds or loads its kernels."""
-    if not torch.compiler.is_compiling():
-        build.ensure(device.type)
-        return True
-    return build.is_active(device.type) and not torch.compiler.is_exporting()
-
-
 def _check_augment(images: Tensor, indices: Tensor, params: Tensor, table: Tensor, padding: int, cutout: int) -> None:
     """Raises ValueError for arguments that augment does not take."""
     if images.dtype != torch.uint8 or images.dim() != 4 or 0 in images.shape[1:] or not images.is_contiguous():
-        raise ValueError(f"images: {_described(images)}; must be uint8 [M, H, W, C], contiguous")
+        raise ValueError(f"images: {described(images)}; must be uint8 [M, H, W, C], contiguous")
     if images.shape[1:].numel() >= 2**30:
-        raise ValueError(f"images: {_described(images)}; one must have less than 2^30 numbers")
+        raise ValueError(f"images: {described(images)}; one must have less than 2^30 numbers")
     if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise ValueError(f"indices: {_described(indices)}; must be int64 [N]")
+        raise ValueError(f"indices: {described(indices)}; must be int64 [N]")
     num, height, width, channels = len(indices), *images.shape[1:]
     if params.dtype != torch.int64 or params.shape != (num, _NUM_CHOICES):
-        raise ValueError(f"params: {_described(params)}; must be int64 [{num}, {_NUM_CHOICES}], a row for each index")
+        raise ValueError(f"params: {described(params)}; must be int64 [{num}, {_NUM_CHOICES}], a row for each index")
     if not table.is_floating_point() or table.shape != (channels, 256) or table.itemsize not in (2, 4, 8):
-        raise ValueError(f"table: {_described(table)}; must be floating point [{channels}, 256]")
+        raise ValueError(f"table: {described(table)}; must be floating point [{channels}, 256]")
     if table.requires_grad:
         raise ValueError("table: requires a gradient; augment has no derivative")
     if not 0 <= padding < min(height, width):
@@ -120,72 +112,52 @@ def _check_augment(images: Tensor, indices: Tensor, params: Tensor, table: Tenso
     for name, other in (("indices", indices), ("params", params), ("table", table)):
         if other.device != images.device:
             raise ValueError(f"{name}: on {other.device}; must be on {images.device}, where images are")
-    if _values_are_known(images):
-        _check_range("indices", indices, len(images))
+    if values_are_known(images):
+        check_range("indices", indices, len(images))
         for name, column, high in zip(
             ("row of the crop", "column of the crop", "flip", "row of the cutout", "column of the cutout"),
             params.unbind(1),
             (2 * padding + 1, 2 * padding + 1, 2, height, width),
             strict=True,
         ):
-            _check_range(f"params, {name}", column, high)
+            check_range(f"params, {name}", column, high)
 
 
 def _check_focal(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> None:
     """Raises ValueError for arguments that sigmoid_focal_loss does not take."""
-    if logits.dim() == 0 or logits.dtype not in (*_HALF_OR_SINGLE, torch.float64):
-        raise ValueError(f"logits: {_described(logits)}; must be float [..., C]")
+    if logits.dim() == 0 or logits.dtype not in (*HALF_OR_SINGLE, torch.float64):
+        raise ValueError(f"logits: {described(logits)}; must be float [..., C]")
     if labels.dtype != torch.int64 or labels.shape != logits.shape[:-1]:
-        raise ValueError(f"labels: {_described(labels)}; must be int64 {list(logits.shape[:-1])}, one for each row")
+        raise ValueError(f"labels: {described(labels)}; must be int64 {list(logits.shape[:-1])}, one for each row")
     if labels.device != logits.device:
         raise ValueError(f"labels: on {labels.device}; must be on {logits.device}, where logits are")
     if not (alpha == -1 or 0 <= alpha <= 1):
         raise ValueError(f"alpha: {alpha}; must be from 0 to 1, or -1 for no weights")
     if not 0 <= gamma < math.inf:
         raise ValueError(f"gamma: {gamma}; must be 0 or more, and finite")
-    if _values_are_known(labels):
-        _check_range("labels", labels.flatten(), logits.shape[-1], low=reference.IGNORED)
+    if values_are_known(labels):
+        check_range("labels", labels.flatten(), logits.shape[-1], low=reference.IGNORED)
 
 
 def _check_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float) -> None:
     """Raises ValueError for arguments that instance_norm_act does not take."""
-    if x.dim() != 4 or x.dtype not in (*_HALF_OR_SINGLE, torch.float64):
-        raise ValueError(f"x: {_described(x)}; must be float [N, C, H, W]")
+    if x.dim() != 4 or x.dtype not in (*HALF_OR_SINGLE, torch.float64):
+        raise ValueError(f"x: {described(x)}; must be float [N, C, H, W]")
     if x.shape[2] * x.shape[3] < 2:
-        raise ValueError(f"x: {_described(x)}; must have two pixels or more, for a variance")
+        raise ValueError(f"x: {described(x)}; must have two pixels or more, for a variance")
     if (weight is None) != (bias is None):
         raise ValueError("weight, bias: one of them alone; must be both or none")
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is None:
             continue
         if not parameter.is_floating_point() or parameter.shape not in (x.shape[1:2], x.shape[:2]):
-            raise ValueError(f"{name}: {_described(parameter)}; must be float [{x.shape[1]}] or {list(x.shape[:2])}")
+            raise ValueError(f"{name}: {described(parameter)}; must be float [{x.shape[1]}] or {list(x.shape[:2])}")
     if weight is not None and bias is not None and weight.dim() != bias.dim():
-        raise ValueError(f"bias: {_described(bias)}; must be of weight's shape, {list(weight.shape)}")
+        raise ValueError(f"bias: {described(bias)}; must be of weight's shape, {list(weight.shape)}")
     if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
-        raise ValueError(f"residual: {_described(residual)}; must be {_described(x)}, like x")
+        raise ValueError(f"residual: {described(residual)}; must be {described(x)}, like x")
     for name, other in (("weight", weight), ("bias", bias), ("residual", residual)):
         if other is not None and other.device != x.device:
             raise ValueError(f"{name}: on {other.device}; must be on {x.device}, where x is")
     if not 0 < eps < math.inf:
         raise ValueError(f"eps: {eps}; must be more than 0, and finite")
-
-
-def _described(tensor: Tensor) -> str:
-    """A tensor's dtype, shape, and strides where they are unusual."""
-    strides = "" if tensor.is_contiguous() else f" with strides {list(tensor.stride())}"
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}{strides}"
-
-
-def _values_are_known(tensor: Tensor) -> bool:
-    """Whether values can be checked without waiting for a device."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _check_range(name: str, numbers: Tensor, high: int, low: int = 0) -> None:
-    """Raises ValueError for integers outside [low, high)."""
-    if not len(numbers):
-        return
-    least, most = (int(number) for number in torch.aminmax(numbers))
-    if least < low or most >= high:
-        raise ValueError(f"{name}: {least if least < low else most}; must be from {low} to {high - 1}")

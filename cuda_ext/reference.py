@@ -4,6 +4,7 @@ Derivatives are written out as well, for the registered operators. Focal loss: L
 https://arxiv.org/abs/1708.02002. Instance normalization: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -135,6 +136,72 @@ def _affine(
     if bias is not None:
         value = value + bias[..., None, None]
     return value if residual is None else value + residual
+
+
+def pool_norm_act(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    gelu: bool,
+    pool: bool,
+) -> Tensor:
+    """See cuda_ext.pool_norm_act; parameters and running averages in the dtype of computation."""
+    pooled = wide(F.max_pool2d(x, 2) if pool else x)
+    value = F.batch_norm(pooled, running_mean, running_var, weight, bias, training, momentum, eps)
+    return (F.gelu(value) if gelu else F.relu(value)).to(x.dtype)
+
+
+def crop_resize(
+    pixels: Tensor,
+    offsets: Tensor,
+    sizes: Tensor,
+    indices: Tensor,
+    boxes: Tensor,
+    flips: Tensor | None,
+    colors: Tensor | None,
+    erased: Tensor | None,
+    table: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    """See cuda_ext.crop_resize. One output after the other; waits for a GPU to know the sizes."""
+    values = torch.zeros((len(indices), height, width, 3), device=pixels.device)
+    seen = torch.zeros((len(indices), height, width), dtype=torch.bool, device=pixels.device)
+    chosen = zip(offsets[indices].tolist(), sizes[indices].tolist(), boxes.tolist(), strict=True)
+    for n, (start, (rows, columns), (left, top, right, bottom)) in enumerate(chosen):
+        down, first, in_rows = _resize_weights(top, bottom, rows, height, pixels.device)
+        across, before, in_columns = _resize_weights(left, right, columns, width, pixels.device)
+        image = pixels[start : start + rows * columns * 3].view(rows, columns, 3)
+        part = image[first : first + down.shape[1], before : before + across.shape[1]].float()
+        values[n] = torch.einsum("yi,ijc,xj->yxc", down, part, across)
+        seen[n] = in_rows[:, None] & in_columns
+    if flips is not None:
+        values = torch.where(flips[:, None, None, None], values.flip(2), values)
+        seen = torch.where(flips[:, None, None], seen.flip(2), seen)
+    if colors is not None:
+        values = torch.einsum("ndc,nyxc->nyxd", colors[:, :, :3], values) + colors[:, None, None, :, 3]
+    if erased is not None:
+        left, top, right, bottom = erased[:, :, None, None].unbind(1)
+        y, x = (torch.arange(size, device=pixels.device) for size in (height, width))
+        seen &= ~((y[:, None] >= top) & (y[:, None] < bottom) & (x >= left) & (x < right))
+    result = _look_up((values.clamp(0, 255) + 0.5).to(torch.uint8), table)
+    return result.masked_fill_(~seen[..., None], 0).permute(0, 3, 1, 2)
+
+
+def _resize_weights(low: float, high: float, size: int, num: int, device: torch.device) -> tuple[Tensor, int, Tensor]:
+    """Weights of pixels in the outputs of an axis, [num, pixels]; the first pixel; which outputs lie in the image."""
+    scale = (high - low) / num
+    center = low + (torch.arange(num, dtype=torch.float64, device=device) + 0.5) * scale
+    first, end = (int(min(max(position, 0), size)) for position in (math.floor(low), math.ceil(high)))
+    position = torch.arange(first, end, device=device) + 0.5
+    weights = (1 - (position - center[:, None]).abs() / max(scale, 1)).clamp(min=0)
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
+    return weights.float(), first, (center >= 0) & (center < size)
 
 
 def wide(numbers: Tensor) -> Tensor:

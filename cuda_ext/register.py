@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.library import Library, register_autograd, register_fake
 
-from cuda_ext import reference
+from cuda_ext import pool_norm, reference, resize
+from cuda_ext.autograd import Call, Differentiable
 
 _SCHEMAS = (
     "augment(Tensor images, Tensor indices, Tensor params, Tensor table, int padding, int cutout) -> Tensor",
@@ -39,12 +40,11 @@ def define(namespace: str) -> Library:
     ):
         library.impl(name, plain, "CompositeExplicitAutograd")
         register_fake(f"{namespace}::{name}", fake, lib=library)
-    operators = getattr(torch.ops, namespace)
-    for name, differentiate, save in (
-        ("sigmoid_focal_loss", _differentiate_focal, _save_focal),
-        ("instance_norm_act", _differentiate_norm, _save_norm),
-    ):
-        register_autograd(f"{namespace}::{name}", partial(differentiate, operators), setup_context=save, lib=library)
+    FOCAL.register(library, namespace)
+    NORM.register(library, namespace)
+    pool_norm.register(library, namespace)
+    resize.register(library, namespace)
+    for name in ("sigmoid_focal_loss", "instance_norm_act", "pool_norm_act"):
         register_autograd(f"{namespace}::{name}_backward", partial(_refuse, name), lib=library)
     return library
 
@@ -96,10 +96,10 @@ def _save_focal(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(logits, labels)
 
 
-def _differentiate_focal(operators: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_focal(call: Call, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs."""
     logits, labels = ctx.saved_tensors
-    return operators.sigmoid_focal_loss_backward(grad, logits, labels, ctx.alpha, ctx.gamma), None, None, None
+    return call("sigmoid_focal_loss_backward", grad, logits, labels, ctx.alpha, ctx.gamma), None, None, None
 
 
 def _focal_backward(grad: Tensor, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
@@ -138,16 +138,14 @@ def _save_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
     ctx.set_materialize_grads(False)
 
 
-def _differentiate_norm(operators: Any, ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
+def _differentiate_norm(call: Call, ctx: Any, grad: Tensor, *unused: None) -> tuple[Tensor | None, ...]:
     """The gradients of all inputs."""
     x, mean, rstd, weight, bias, residual = ctx.saved_tensors
     dense = grad.contiguous(memory_format=layout_of(x))  # any strides can come here, expanded ones too
-    grad_x, grad_residual, sums = operators.instance_norm_act_backward(
-        dense, x, mean, rstd, weight, bias, residual, ctx.relu
+    grad_x, grad_residual, sums = call(
+        "instance_norm_act_backward", dense, x, mean, rstd, weight, bias, residual, ctx.relu
     )
-    grad_bias, grad_weight = sums.unbind(1)
-    if weight is not None and weight.dim() == 1:
-        grad_bias, grad_weight = grad_bias.sum(0), grad_weight.sum(0)
+    grad_bias, grad_weight = (sums if weight is None or weight.dim() == 2 else sums.sum(0)).unbind(-2)
     if not ctx.has_residual:
         grad_residual = None
     elif not ctx.relu:
@@ -192,4 +190,6 @@ def _fake_norm_backward(
     return like_x[0], grad_residual, x.new_empty((x.shape[0], 2, x.shape[1]), dtype=torch.float32)
 
 
+FOCAL = Differentiable("sigmoid_focal_loss", _save_focal, _differentiate_focal)
+NORM = Differentiable("instance_norm_act", _save_norm, _differentiate_norm)
 _LIBRARY = define("atelier")

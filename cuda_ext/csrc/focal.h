@@ -4,8 +4,9 @@
 
 #include <torch/headeronly/macros/Macros.h>
 
-#include <cmath>
 #include <cstdint>
+
+#include "elementary.h"
 
 namespace atelier {
 
@@ -20,38 +21,6 @@ struct Focal {
         negative_weight(static_cast<float>(alpha < 0 ? 1 : 1 - alpha)),
         gamma(static_cast<float>(gamma)) {}
 };
-
-// exp(x) for x <= 0. A GPU's short way: off by |x| * 6e-8 + 2e-7 of the value, and 0 below 1e-38.
-C10_HOST_DEVICE inline float exponential(float x) {
-  const float power = x * 1.44269504f;
-#ifdef __CUDA_ARCH__
-  float value;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(value) : "f"(power));
-  return value;
-#else
-  return std::exp2(power);
-#endif
-}
-
-C10_HOST_DEVICE inline float reciprocal(float x) {
-#ifdef __CUDA_ARCH__
-  return __fdividef(1.0f, x);
-#else
-  return 1.0f / x;
-#endif
-}
-
-C10_HOST_DEVICE inline float magnitude(float x) {
-  return std::fabs(x);
-}
-
-C10_HOST_DEVICE inline float positive_part(float x) {
-  return x < 0.0f ? 0.0f : x;
-}
-
-C10_HOST_DEVICE inline float where_negative(float x, float then, float otherwise) {
-  return x < 0.0f ? then : otherwise;
-}
 
 // log(1 + x) for x in [0, 1]: a polynomial of relative error 2e-7.
 template <typename Number>

@@ -79,6 +79,32 @@ inline Lanes masked(const Lanes& grad, const Lanes& value) {
   return each([&](int i, Floats& result) { result = value.parts[i] <= 0.0f ? Floats{} : grad.parts[i]; });
 }
 
+inline Lanes magnitude(const Lanes& x) {
+  return where_negative(x, -x, x);
+}
+
+inline Lanes reciprocal(const Lanes& x) {
+  return Lanes(1.0f) / x;
+}
+
+// A power of two times a polynomial of degree 6 in the rest, of relative error 2e-7; 0 below 1e-38.
+inline Lanes exponential(const Lanes& x) {
+  constexpr float LEAST = -87.0f, MAGIC = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
+  const Lanes within = where_negative(x - LEAST, LEAST, x);
+  const Lanes shifted = within * 1.44269504f + MAGIC, power = shifted - MAGIC;
+  const Lanes rest = within - power * 0.693359375f + power * 2.12194440e-4f;
+  Lanes sum = rest * 1.38888889e-3f + 8.33333333e-3f;
+  sum = sum * rest + 4.16666667e-2f;
+  sum = sum * rest + 1.66666667e-1f;
+  sum = sum * rest + 0.5f;
+  sum = sum * rest + 1.0f;
+  sum = sum * rest + 1.0f;
+  const Lanes value = each([&](int i, Floats& result) {
+    result = (Floats)((Words)sum.parts[i] + ((Words)shifted.parts[i] << 23));
+  });
+  return where_negative(x - LEAST, 0.0f, value);
+}
+
 inline void to_floats(const float* values, Floats& floats) {
   std::memcpy(&floats, values, sizeof(floats));
 }

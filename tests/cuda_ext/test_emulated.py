@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cuda_ext import kernel_library, reference
-from tests.cuda_ext.cases import augment_case, focal_case, norm_case
+from tests.cuda_ext.cases import augment_case, crop_case, focal_case, norm_case, plain_crop, pool_case
 
-SOURCE = Path(__file__).parent / "emulated.cpp"
+SOURCES = [Path(__file__).parent / name for name in ("emulated.cpp", "emulated_pool.cpp", "emulated_resize.cpp")]
 CODES = {torch.float32: 6, torch.float16: 5, torch.bfloat16: 15}  # torch/headeronly/core/ScalarType.h
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
@@ -26,7 +26,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     target = tmp_path_factory.mktemp("emulated") / "emulated.so"
     includes = ["-isystem", str(Path(torch.__file__).parent / "include"), "-I", str(kernel_library.CSRC)]
     flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread"]
-    subprocess.run(["g++", *flags, *includes, str(SOURCE), "-o", str(target)], check=True)
+    subprocess.run(["g++", *flags, *includes, *map(str, SOURCES), "-o", str(target)], check=True)
     return ctypes.CDLL(str(target))
 
 
@@ -163,3 +163,75 @@ def test_instance_norm(
         torch.testing.assert_close(sums.double(), back[2], rtol=1e-4, atol=1e-4)
         if relu and added is not None:
             torch.testing.assert_close(found[2].double(), back[1], **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "wide", "threads", "blocks"),
+    [
+        ((2, 16, 6, 9), True, 7, 5),  # threads that are left over, a column behind the last window
+        ((3, 24, 5, 4), True, 32, 1000),  # as many chunks as there may be, a row behind
+        ((1, 48, 4, 4), True, 4, 3),  # channels for more than one block
+        ((2, 5, 7, 3), False, 16, 7),
+        ((1, 1, 4, 2), False, 5, 9),
+    ],
+)
+@pytest.mark.parametrize(
+    ("pool", "gelu", "training"),
+    [(True, True, True), (True, False, True), (True, True, False), (False, True, True), (False, True, False)],
+)
+def test_pool_norm(
+    kernels: ctypes.CDLL,
+    shape: tuple[int, int, int, int],
+    wide: bool,
+    threads: int,
+    blocks: int,
+    pool: bool,
+    gelu: bool,
+    training: bool,
+    dtype: torch.dtype,
+) -> None:
+    x, weight, bias, grad = pool_case(shape, dtype, pool)
+    average, variance = bias / 2, bias.square() + 1
+    y, pooled = torch.full_like(grad, torch.nan), torch.full_like(grad, torch.nan)
+    codes = torch.full((grad[:, 0].numel() * ((shape[1] + 3) // 4),), 255, dtype=torch.uint8)
+    statistics, sums = torch.full((3, shape[1]), torch.nan), torch.full((2, shape[1]), torch.nan)
+    grad_x = torch.full_like(x, torch.nan)
+    parts = (x, weight, bias, average, variance, grad, y, pooled, codes, statistics, grad_x, sums)
+    kernels.emulated_pool(
+        CODES[dtype],
+        *(wide, pool, gelu, training),
+        *(pointer(tensor) for tensor in parts),
+        *(ctypes.c_int64(number) for number in shape),
+        ctypes.c_double(1e-5),
+        threads,
+        ctypes.c_int64(blocks),
+    )
+    wider = [tensor.double().requires_grad_() for tensor in (x, weight, bias)]
+    averages = [average.double(), variance.double()]
+    expected = reference.pool_norm_act(
+        *(wider[0], wider[1], wider[2], averages[0], averages[1]), training, 1.0, 1e-5, gelu, pool
+    )
+    slopes = torch.autograd.grad(expected, wider, grad.double())
+    close: dict[str, Any] = {"rtol": 2 * TOLERANCE[dtype], "atol": max(1e-5, 2 * TOLERANCE[dtype])}
+    torch.testing.assert_close(y.double(), expected.detach(), **close)
+    torch.testing.assert_close(grad_x.double(), slopes[0], **close)
+    torch.testing.assert_close(sums.double(), torch.stack([slopes[2], slopes[1]]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(statistics[0].double(), averages[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics[2].double(), averages[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "threads"), [((5, 7), 32), ((9, 70), 64), ((1, 33), 96)])
+@pytest.mark.parametrize("chooses", [True, False])
+def test_resize(kernels: ctypes.CDLL, size: tuple[int, int], threads: int, chooses: bool) -> None:
+    (*inputs, table), choices = crop_case(torch.float32)
+    flips, colors, erased = choices if chooses else (None, None, None)
+    expected = plain_crop([*inputs, table], size, (flips, colors, erased))
+    found = torch.full_like(expected, torch.nan)
+    kernels.emulated_resize(
+        *(pointer(tensor) for tensor in (*inputs, flips, colors, erased, table.contiguous(), found)),
+        *(ctypes.c_int64(number) for number in (len(inputs[0]), len(inputs[1]))),
+        *(len(expected), *size, threads),
+    )
+    assert (found - expected).abs().max() <= 1
+    assert (found != expected).float().mean() < 0.01

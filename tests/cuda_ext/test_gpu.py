@@ -11,9 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_ext import augment, instance_norm_act, reference, sigmoid_focal_loss
+from cuda_ext import augment, instance_norm_act, pool_norm_act, reference, sigmoid_focal_loss
 from tests.conftest import ROOT
-from tests.cuda_ext.cases import STATES, Shape, augment_case, enter, focal_case, norm_case
+from tests.cuda_ext.cases import (
+    STATES,
+    Shape,
+    augment_case,
+    crop,
+    crop_case,
+    enter,
+    focal_case,
+    norm_case,
+    plain_crop,
+    pool_case,
+)
 
 pytestmark = pytest.mark.usefixtures("gpu")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -138,10 +149,58 @@ def test_instance_norm_is_that_of_float64(
             )
 
 
+@pytest.mark.usefixtures("_state")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 64, 31, 31), (2, 24, 9, 7), (5, 5, 6, 8), (2, 3000, 4, 4), (40, 8, 96, 64)])
+@pytest.mark.parametrize(
+    ("pool", "activation", "training"),
+    [(True, "gelu", True), (True, "relu", True), (False, "gelu", True), (True, "gelu", False), (False, "relu", False)],
+)
+def test_pool_norm_is_that_of_float64(
+    shape: Shape, pool: bool, activation: Any, training: bool, dtype: torch.dtype
+) -> None:
+    x, weight, bias, grad = on_gpu(pool_case(shape, dtype, pool))
+    for place in (Tensor.clone, misplaced):
+        results = []
+        for wide in (False, True):
+            leaves = [(part.double() if wide else part).detach().requires_grad_() for part in (place(x), weight, bias)]
+            averages = [torch.full_like(leaves[1], value).detach() for value in (0.5, 2.0)]
+            y = pool_norm_act(
+                *(leaves[0], leaves[1], leaves[2], averages[0], averages[1]),
+                training=training,
+                activation=activation,
+                pool=pool,
+            )
+            results.append([*averages, y.detach(), *torch.autograd.grad(y, leaves, place(grad).to(y.dtype))])
+        close = TOLERANCE[dtype]
+        assert results[0][2].stride() == grad.stride()
+        assert results[0][3].stride() == x.stride()
+        for number, (mine, other) in enumerate(zip(*results, strict=True)):
+            factor = other.abs().max().item() + 1 if mine.dim() < 4 else 1
+            torch.testing.assert_close(
+                mine.double(), other, rtol=close, atol=close * factor, msg=partial("result {}: {}".format, number)
+            )
+
+
+@pytest.mark.usefixtures("_state")
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64])
+@pytest.mark.parametrize("size", [(5, 7), (64, 100), (1, 33)])
+def test_resized_boxes_are_those_of_a_cpu_but_for_single_levels(size: tuple[int, int], dtype: torch.dtype) -> None:
+    case, choices = crop_case(dtype)
+    for chosen in (choices, (None, None, None)):
+        expected, found = plain_crop(case, size, chosen), crop(on_gpu(tuple(case)), size, on_gpu(tuple(chosen)))
+        assert found.stride() == expected.stride()
+        assert (found.cpu().float() - expected.float()).abs().max() <= 1
+        assert (found.cpu() != expected).float().mean() < 0.01
+    none = crop(on_gpu((*case[:3], case[3][:0], case[4][:0], case[5])), size)
+    assert none.shape == (0, 3, *size)
+
+
 def steps() -> dict[str, tuple[Callable[..., list[Tensor]], list[Tensor]]]:
     """Each operation with its derivative, as a function of tensors on the GPU."""
     x, weight, bias, residual, grad = on_gpu(norm_case((4, 64, 40, 40), "shared", torch.bfloat16, True))
     logits, labels = on_gpu(focal_case(4000, 80, torch.bfloat16))
+    wide_x, scale, offset, wide_grad = on_gpu(pool_case((16, 64, 31, 30), torch.bfloat16, True))
     images, indices, params, table = on_gpu(augment_case(50, 32, 32, 3, 4, torch.bfloat16))
 
     def norm(*tensors: Tensor) -> list[Tensor]:
@@ -154,17 +213,30 @@ def steps() -> dict[str, tuple[Callable[..., list[Tensor]], list[Tensor]]]:
         loss = sigmoid_focal_loss(leaf, labels)
         return [loss.detach(), *torch.autograd.grad(loss, leaf)]
 
-    def crop(images: Tensor, indices: Tensor, params: Tensor, table: Tensor) -> list[Tensor]:
+    def shift(images: Tensor, indices: Tensor, params: Tensor, table: Tensor) -> list[Tensor]:
         return [augment(images, indices, params, table, 4, 8)]
 
+    case, choices = crop_case(torch.float32)
+
+    def resize(*tensors: Tensor) -> list[Tensor]:
+        return [crop(tensors[:6], (50, 40), tensors[6:])]
+
+    def pool(*tensors: Tensor) -> list[Tensor]:
+        x, weight, bias = (tensor.detach().requires_grad_() for tensor in tensors[:3])
+        averages = [torch.zeros_like(tensors[1]) for _ in range(2)]
+        y = pool_norm_act(x, weight, bias, *averages, training=True)
+        return [y.detach(), *averages, *torch.autograd.grad(y, (x, weight, bias), tensors[3])]
+
     return {
-        "augment": (crop, [images, indices, params, table]),
+        "augment": (shift, [images, indices, params, table]),
         "focal": (focal, [logits, labels]),
         "norm": (norm, [x, weight, bias, residual, grad]),
+        "pool": (pool, [wide_x, scale, offset, wide_grad]),
+        "resize": (resize, on_gpu((*case, *choices))),
     }
 
 
-NAMES = ["augment", "focal", "norm"]
+NAMES = ["augment", "focal", "norm", "pool", "resize"]
 
 
 def equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -332,6 +404,8 @@ def test_autocast_leaves_dtypes_as_they_are() -> None:
 OUT_OF_RANGE = {
     "an index": "augment(images, rows + 2, choices, torch.ones(3, 256).cuda(), 1, 0)",
     "a choice": "augment(images, rows, choices + 7, torch.ones(3, 256).cuda(), 1, 0)",
+    "a box": "crop_resize(images.flatten(), rows * 0, torch.tensor([[4, 4]]).cuda(), rows * 0, torch.ones(1, 4).cuda(),"
+    " (2, 2), torch.ones(3, 256).cuda())",
     "a label": "sigmoid_focal_loss(torch.ones(1, 4).cuda(), rows + 3)",
 }
 
@@ -341,7 +415,7 @@ OUT_OF_RANGE = {
 def test_a_number_out_of_range_ends_the_program(what: str, state: str) -> None:
     program = f"""
 import torch
-from cuda_ext import augment, sigmoid_focal_loss
+from cuda_ext import augment, crop_resize, sigmoid_focal_loss
 images, rows = torch.zeros(2, 4, 4, 3, dtype=torch.uint8).cuda(), torch.tensor([1]).cuda()
 choices = torch.zeros(1, 5).long().cuda()
 {OUT_OF_RANGE[what]}

@@ -1,5 +1,6 @@
 """What torch sees of the operations: whole graphs with derivatives, exports in standard ONNX, sound registrations."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,9 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cuda_ext import augment, build, gram_matrix, instance_norm_act, sigmoid_focal_loss
+from cuda_ext import (
+    augment,
+    build,
+    gram_matrix,
+    instance_norm_act,
+    pool_norm_act,
+    sigmoid_focal_loss,
+)
 from tests.conftest import ROOT
-from tests.cuda_ext.cases import STATES, augment_case, enter, focal_case, norm_case
+from tests.cuda_ext.cases import STATES, augment_case, crop, crop_case, enter, focal_case, norm_case, pool_case
 
 # torch of some versions warns of itself when it traces.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{name}") for name in ("DeprecationWarning", "FutureWarning")]
@@ -28,16 +36,26 @@ def operations() -> dict[str, Operation]:
     logits, labels = focal_case(6, 5, torch.float32)
     images, indices, params, table = augment_case(3, 6, 7, 3, 2, torch.float32)
 
-    def crop(images: Tensor, indices: Tensor, params: Tensor, table: Tensor) -> Tensor:
+    def shift(images: Tensor, indices: Tensor, params: Tensor, table: Tensor) -> Tensor:
         return augment(images, indices, params, table, 2, 3)
+
+    wide_x, *parameters, _ = pool_case((2, 5, 4, 6), torch.float32, True)
+
+    def pool(x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        return pool_norm_act(x, weight, bias, mean, var, training=False)
+
+    def resize(*tensors: Tensor) -> Tensor:
+        return crop(tensors, (4, 6))
 
     def norm(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
         return instance_norm_act(x, weight, bias, residual=residual)
 
     return {
-        "augment": (crop, (images, indices, params, table)),
+        "augment": (shift, (images, indices, params, table)),
+        "crop_resize": (resize, tuple(crop_case(torch.float32)[0])),
         "gram_matrix": (gram_matrix, (x,)),
         "instance_norm_act": (norm, (x, weight, bias, residual)),
+        "pool_norm_act": (pool, (wide_x, *parameters, torch.zeros(5), torch.ones(5))),
         "sigmoid_focal_loss": (sigmoid_focal_loss, (logits, labels)),
     }
 
@@ -102,7 +120,7 @@ def test_a_compiled_graph_holds_the_kernel_where_there_is_one_and_plain_operatio
     assert ("atelier" in found) == (state == "compiled")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "crop_resize"])  # which no network contains
 def test_an_export_holds_standard_operators_only_whatever_the_state(name: str, state: str) -> None:
     function, arguments = operations()[name]
     module = AsModule(function).eval()
@@ -137,10 +155,19 @@ def test_tracing_never_builds(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own looking about
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gram_matrix"])
 def test_registrations_are_sound(name: str, state: str) -> None:
+    if name == "pool_norm_act" and state == "plain":
+        pytest.skip("the operator has compiled kernels only")
     operator = getattr(torch.ops.atelier, name)
     first, *others = operations()[name][1]
     if name == "augment":
         samples = [(first, *others, 2, 3)]
+    elif name == "crop_resize":
+        choices = crop_case(torch.float32)[1]
+        samples = [(first, *others[:4], *chosen, others[4], 4, 6) for chosen in ([None] * 3, choices)]
+    elif name == "pool_norm_act":
+        leaves = [tensor.requires_grad_() for tensor in (first, *others[:2])]
+        modes = itertools.product((True, False), repeat=2)
+        samples = [(*leaves, *others[2:], training, 1e-5, True, pool, True) for training, pool in modes]
     elif name == "sigmoid_focal_loss":
         samples = [(first.requires_grad_(), *others, 0.25, 2.0)]
     else:
