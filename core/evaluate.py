@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,18 +42,26 @@ class Evaluation:
 
 
 def parse_evaluate(
-    config_class: type[RunConfig], data: str, argv: Sequence[str] | None = None, splits: Sequence[str] = _SPLITS
+    config_class: type[RunConfig],
+    data: str,
+    argv: Sequence[str] | None = None,
+    splits: Sequence[str] = _SPLITS,
+    add: Callable[[argparse.ArgumentParser], None] = lambda _: None,
 ) -> argparse.Namespace:
-    """Reads an evaluate program's command line. data: what DATA means. Raises UserError."""
+    """Reads an evaluate program's command line. Raises UserError.
+
+    data: what DATA means; splits: its parts, the first of which is the default; add: adds a project's own flags.
+    """
     parser = project_parser(config_class, "evaluate")
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="a file that export wrote")
     parser.add_argument("data", metavar="DATA", help=data)
-    part = "which part of DATA; all takes everything in it, whatever its parts (default: test)"
-    parser.add_argument("--split", choices=splits, default="test", help=part)
+    part = f"which part of DATA; all takes everything in it, whatever its parts (default: {splits[0]})"
+    parser.add_argument("--split", choices=splits, default=splits[0], help=part)
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder for metrics.json and plots")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--threads", type=whole_number, default=0, metavar="N", help="threads; 0: all cores (default)")
     parser.add_argument("--provider", choices=tuple(PROVIDERS), default="cpu", help="what computes (default: cpu)")
+    add(parser)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.threads <= 1024:
         raise UserError("value out of range", f"--threads {arguments.threads}", "give 0 to 1024")
@@ -78,13 +87,15 @@ def run_evaluate(
     run_command(main)
 
 
-def training_settings(config_class: type[C], model: OnnxModel[Any], data: str) -> C:
-    """The settings that a file was trained with, but for the data, which are now `data`.
+def training_settings(
+    config_class: type[C], model: OnnxModel[Any], data: str, others: Mapping[str, Any] = MappingProxyType({})
+) -> C:
+    """The settings that a file was trained with, but for the data, which are now `data`, and `others`.
 
     Settings that came later than the file have their defaults. Raises UserError for those that are not known.
     """
     stored = model.metadata.get("training")
-    given = {**to_plain(config_class()), **stored, "data": data} if isinstance(stored, dict) else stored
+    given = {**to_plain(config_class()), **stored, "data": data, **others} if isinstance(stored, dict) else stored
     config = from_plain(config_class, given, f"the settings in {model.path}")
     config.check_present(resuming=True)
     return config

@@ -1,7 +1,11 @@
-"""A request from its body to its answer: inputs are read by one set of threads and computed in batches by another."""
+"""A request from its body to its answer: inputs are read by one set of threads and computed in batches by another.
+
+Threads are enough, processes are not needed: onnxruntime and Pillow compute without holding Python's lock.
+"""
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
@@ -17,8 +21,12 @@ from core.serving.batching import Batcher
 from core.serving.inputs import BARE_TYPES, JSON, MULTIPART, Raw, raws_of_json, read_inputs
 from core.serving.limits import Admission, Held, Refused, ServeOptions
 from core.serving.metrics import Metrics
-from core.serving.model_files import Loaded, ModelFile, ModelFiles
+from core.serving.model_files import Loaded, ModelFiles
+from core.serving.query import query_reader
 from core.serving.service import Asked, Service
+
+_PREDICT = re.compile("/(?:models/([^/]+)/)?predict")
+_SMALL_BODY_BYTES = 1 << 16
 
 
 class Server:
@@ -29,7 +37,10 @@ class Server:
         self.admission = Admission(limits)
         self.metrics = Metrics(lambda: self._batcher.num_waiting, lambda: self.admission.num_requests)
         files.observe = self.metrics.reload
-        self._readers = ThreadPoolExecutor(limits.workers, thread_name_prefix="read")
+        self._options = query_reader(service.options)
+        # Small bodies are read by one thread, of which more would only wait for each other and keep the model waiting.
+        self._small_reader = ThreadPoolExecutor(1, thread_name_prefix="read-small")
+        self._large_readers = ThreadPoolExecutor(limits.workers, thread_name_prefix="read")
         self._batcher = Batcher(
             lambda loaded, asked: service.predict(loaded.model, asked),
             workers=limits.workers,
@@ -41,15 +52,22 @@ class Server:
 
     def stop(self) -> None:
         """Ends the threads after what is waiting has been computed."""
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        for readers in (self._small_reader, self._large_readers):
+            readers.shutdown(wait=False, cancel_futures=True)
         self._batcher.stop(self.limits.time_limit)
 
-    async def predict(self, request: Request, file: ModelFile[Any], options: Any) -> Response:
-        """Answers a request with the file as it is now, even if it is replaced meanwhile. Raises Refused."""
-        loaded, held = file.loaded, request.scope["held"]
+    async def answer(self, request: Request) -> Response | None:
+        """Answers a request to predict with the file as it is now, even if it is replaced meanwhile; None for another
+        path. Raises Refused."""
+        path = _PREDICT.fullmatch(request.scope["path"])
+        if path is None:
+            return None
+        file = self.files.first if path[1] is None else self.files.named(path[1])
+        loaded, options, held = file.loaded, self._options(request.query_params), request.scope["held"]
         read = await self._reader(request)
         future: Future[list[Any]] = Future()
-        self._readers.submit(self._begin, loaded, read, options, held, future)
+        readers = self._small_reader if held.num_bytes <= _SMALL_BODY_BYTES else self._large_readers
+        readers.submit(self._begin, loaded, read, options, held, future)
         try:
             records = await asyncio.wrap_future(future)
         except Refused:

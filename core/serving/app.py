@@ -4,17 +4,16 @@ Every refusal is {"error": {"status", "code", "message"}}.
 """
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import FastAPI, Query
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from core.serving.answering import Server
@@ -23,6 +22,7 @@ from core.serving.inputs import BARE_TYPES, JSON, MULTIPART
 from core.serving.limits import Refused, ServeOptions
 from core.serving.metrics import CONTENT_TYPE
 from core.serving.model_files import ModelFile, ModelFiles
+from core.serving.query import query_model
 from core.serving.service import Kind, Service
 
 _MAX_SHOWN_CHARACTERS = 2_000  # of a text in a file's metadata
@@ -72,8 +72,10 @@ def make_app(
         await asyncio.to_thread(server.stop)
 
     app = FastAPI(title="A served model", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Gate, admission=server.admission, limits=limits, observe=server.metrics.request)
-    for kind in (Refused, RequestValidationError, HTTPException, Exception):
+    app.add_middleware(
+        Gate, answer=server.answer, admission=server.admission, limits=limits, observe=server.metrics.request
+    )
+    for kind in (Refused, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
 
     async def models() -> dict[str, list[str]]:
@@ -102,7 +104,7 @@ def make_app(
 def _add_paths(app: FastAPI, server: Server) -> None:
     """The paths of the first model, and those that name one."""
     service, files = server.service, server.files
-    query_model = _query_model(service.options)
+    query = query_model(service.options)
 
     async def model() -> dict[str, Any]:
         """What the first model's file says of itself."""
@@ -112,17 +114,12 @@ def _add_paths(app: FastAPI, server: Server) -> None:
         """What a model's file says of itself."""
         return _description(files.named(name), service.kind)
 
-    async def predict(request: Request, query: Annotated[query_model, Query()]) -> Response:  # type: ignore[valid-type]
+    # These two only describe what the gate answers.
+    async def predict(query: Annotated[query, Query()]) -> None:  # type: ignore[valid-type]
         """Answers one or several inputs with the first model: a form's files, JSON, or a bare body."""
-        return await server.predict(request, files.first, service.options(**dict(query)))
 
-    async def named_predict(
-        name: str,
-        request: Request,
-        query: Annotated[query_model, Query()],  # type: ignore[valid-type]
-    ) -> Response:
+    async def named_predict(name: str, query: Annotated[query, Query()]) -> None:  # type: ignore[valid-type]
         """The same with a model by name."""
-        return await server.predict(request, files.named(name), service.options(**dict(query)))
 
     responses: dict[int | str, Any] = {status: {"model": Refusal} for status in (400, 413, 415, 422, 500, 503, 504)}
     schema = {"requestBody": {"required": True, "content": _bodies(service.kind)}}
@@ -146,18 +143,6 @@ def _always(make: Callable[[], Response]) -> Callable[[], Coroutine[Any, Any, Re
         return make()
 
     return answer
-
-
-def _query_model(options: type) -> type[BaseModel]:
-    """A dataclass of options as pydantic's model, with the same types, bounds and descriptions."""
-    names = {"low": "ge", "high": "le", "above": "gt", "below": "lt"}
-    fields: dict[str, Any] = {}
-    for field in dataclasses.fields(options):
-        bounds = {names[name]: bound for name, bound in field.metadata["bounds"].items() if bound is not None}
-        about = Field(field.default, description=field.metadata["help"], **bounds)
-        fields[field.name] = (get_type_hints(options)[field.name], about)
-    config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return create_model(options.__name__, __config__=config, **fields)
 
 
 def _bodies(kind: Kind) -> dict[str, Any]:
@@ -190,9 +175,6 @@ def _answer_error(_: Request, error: Exception) -> Response:
     """The one form of all refusals."""
     if isinstance(error, Refused):
         return refusal(error.status, error.code, error.message)
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        return refusal(422, "wrong_option", f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
     if isinstance(error, HTTPException):
         return refusal(error.status_code, "no_such_path" if error.status_code == 404 else "refused", error.detail)
     return refusal(500, "failed", "the server failed; see its log")

@@ -9,6 +9,7 @@ import binascii
 import csv
 import io
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -31,7 +32,7 @@ BARE_TYPES: Mapping[Kind, tuple[str, ...]] = {
 }
 Raw = Any  # bytes of a file or bare body, str of a form's field, or a value of JSON
 _DATA_URL = re.compile(r"data:[^,]{0,100};base64,")
-_MAX_SEED = 2**63 - 1
+_MAX_SEED, _MAX_FLOAT = 2**63 - 1, sys.float_info.max
 
 
 def raws_of_json(body: bytes) -> list[Raw]:
@@ -125,7 +126,9 @@ def _seed(raw: Raw, path: Path, limits: ServeOptions, held: Held) -> int | list[
     if isinstance(raw, str) and re.fullmatch(r"\s*[0-9]{1,19}\s*", raw):
         raw = int(raw)
     if isinstance(raw, list) and raw and all(type(number) in (int, float) for number in raw):
-        return [float(number) for number in raw]
+        if all(abs(number) <= _MAX_FLOAT for number in raw):  # JSON also has 1e999, and whole numbers of any length
+            return [float(number) for number in raw]
+        raise Refused(422, "unusable_input", f"{path}: a number beyond the range of floating point")
     if type(raw) is not int or not 0 <= raw <= _MAX_SEED:
         todo = f"give a whole number of 0 to {_MAX_SEED}, or a list of numbers"
         raise Refused(422, "unusable_input", f"{path}: not a seed; {todo}")

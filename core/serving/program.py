@@ -49,6 +49,7 @@ def serve(config_class: type[RunConfig], service: Service[Any, Any, Any], argv: 
         log_config=None,
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=math.ceil(limits.time_limit) + 1,

@@ -4,7 +4,6 @@ A set that fits into memory is one uint8 tensor on the device, a larger one is d
 is a function of (seed, epoch, sample), so both give the very same batches.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from core import randomness
@@ -23,10 +21,10 @@ from core.vision.decoding import center_square, decode, load_squares
 from core.vision.folders import find_splits, list_images
 from core.vision.image_set import ImageSet, batches, from_listing, from_pixels, is_resident, sha256_of
 from projects.style import synthetic
-from projects.style.config import MAX_STYLES, STEPS_PER_EPOCH_OF_OPTIMIZE, SYNTHETIC, Config
+from projects.style.config import STEPS_PER_EPOCH_OF_OPTIMIZE, SYNTHETIC, Config
+from projects.style.style_images import read_styles, resize, sha256_of_pixels
 
 Batch = tuple[Tensor, Tensor]  # images float32 [N, 3, S, S] in [0, 1]; each one's style, int64 [N]
-_MAX_PIXELS = 16 << 20  # of a resized style image or photograph of optimize; the losses take about 1 kB a pixel
 
 
 @dataclass(frozen=True)
@@ -67,23 +65,8 @@ def load_data(config: Config, accelerator: Accelerator) -> Data:
 
 
 def load_styles(config: Config, device: torch.device) -> Sequence[Style]:
-    """The style images, resized to `--style-size`. Raises UserError for equal names and for too many."""
-    styles: list[Style] = []
-    for given in config.style:
-        if given == SYNTHETIC:
-            num = len(synthetic.STYLES) if config.method == "feedforward" else 1
-            names = synthetic.STYLES[:num]
-            images = [(name, synthetic.draw_style(name, config.seed, config.style_size)) for name in names]
-        else:
-            paths = list_images(Path(given)).paths if Path(given).is_dir() else [Path(given)]
-            images = [(path.stem, _resize(decode(path), config.style_size, path)) for path in paths]
-        styles += [Style(name, to_image(pixels).to(device)) for name, pixels in images]
-    all_names = [style.name for style in styles]
-    if len(set(all_names)) < len(all_names):
-        raise UserError("two styles of one name", f"--style {' '.join(config.style)}", "rename an image")
-    if len(styles) > MAX_STYLES:
-        raise UserError("too many styles", f"--style: {len(styles)} images", f"give at most {MAX_STYLES}")
-    return styles
+    """The style images, reduced to `--style-size`. Raises UserError for equal names and for too many."""
+    return [Style(name, to_image(pixels).to(device)) for name, pixels in read_styles(config)]
 
 
 def training_loader(train: ImageSet, num_styles: int, config: Config, accelerator: Accelerator) -> Loader[Batch]:
@@ -171,16 +154,7 @@ def _load_photograph(config: Config) -> Tensor:
     if config.data == SYNTHETIC:
         return to_image(synthetic.draw_landscapes(1, config.seed, config.image_size)[0])
     path = Path(config.data)
-    return to_image(_resize(decode(path), config.image_size, path))
-
-
-def _resize(pixels: NDArray[np.uint8], size: int, path: Path) -> NDArray[np.uint8]:
-    """An image with its shorter side at `size`, uint8 [H, W, 3]. Raises UserError for one that becomes too long."""
-    height, width = (max(1, round(side * size / min(pixels.shape[:2]))) for side in pixels.shape[:2])
-    if height * width > _MAX_PIXELS:
-        where = f"{path}: {width}×{height} pixels with a shorter side of {size}"
-        raise UserError("an image is too long", where, "crop it")
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return to_image(resize(decode(path), config.image_size, path))
 
 
 def as_images(pixels: Tensor) -> Tensor:
@@ -200,5 +174,4 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
 def image_sha256(image: Tensor) -> str:
     """The SHA-256 of an image's bytes and size, by which a resumed run knows its data; [1, 3, H, W] in [0, 1]."""
-    pixels = to_pixels(image)
-    return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    return sha256_of_pixels(to_pixels(image))

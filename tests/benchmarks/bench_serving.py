@@ -35,7 +35,7 @@ from PIL import Image
 
 from core.distributed import World
 from core.parity import open_session
-from core.program import ExportCommand, Int8ExportOptions, TrainCommand
+from core.program import ClassifierExportOptions, ExportCommand, TrainCommand
 from core.run import RunFolder
 from projects.cifar10.config import Config
 from projects.cifar10.export import export
@@ -177,7 +177,7 @@ def measured(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[di
     path, images, num = folder / name / "model.onnx", draw_images(64, seed=2)[0], arguments.requests
     with contextlib.redirect_stdout(io.StringIO()):
         untrained_run(path.parent, name)
-        export(ExportCommand(path.parent, Int8ExportOptions(checkpoint="last")))
+        export(ExportCommand(path.parent, ClassifierExportOptions(checkpoint="last")))
     session = open_session(path, threads=arguments.threads)
     expected = session.run(None, {"image": images})[0]
     speeds = {size: in_loop(session, images, size, 1e-3 * num)["images_per_second"] for size in BATCH_SIZES}

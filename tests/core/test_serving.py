@@ -189,6 +189,13 @@ def test_every_refusal_has_one_form_and_the_server_goes_on(start: Start, capsys:
     assert "inputs_waiting 0.0" in text
 
 
+def test_numbers_that_floating_point_does_not_have_are_refused(start: Start) -> None:
+    client = start("seeds")
+    for number in (b"9" * 400, b"-1e999"):
+        answer = client.post("/predict", content=b'{"inputs": [[1, ' + number + b"]]}", headers=JSON)
+        assert_refused(answer, 422, "unusable_input", "input 1")
+
+
 def test_what_a_server_says_of_itself(start: Start) -> None:
     client = start()
     described = client.get("/models/b/model").json()
@@ -269,13 +276,19 @@ def test_no_request_is_lost_or_wrong_while_files_are_replaced(start: Start, tmp_
     assert 'reloads_total{model="a",outcome="served"} 3.0' in client.get("/metrics").text
 
 
-def test_a_signal_ends_the_program_after_every_request_is_answered(tmp_path: Path) -> None:
+def test_a_request_that_is_cut_off_costs_nothing_and_a_signal_ends_the_program_after_all_are_answered(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a.onnx").write_bytes(model(METADATA))
     command = [sys.executable, "-m", "tests.core.doubling", str(tmp_path / "a.onnx"), "--port", "0", "--workers", "1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stderr is not None
         address = re.findall(r"http://127\.0\.0\.1:\d+", server.stdout.readline())[0]
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
+            connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nslow")
+        while b'requests_total{status="400"} 1.0' not in urllib.request.urlopen(f"{address}/metrics").read():
+            time.sleep(0.01)
         request = urllib.request.Request(f"{address}/predict", b"slow", {"Content-Type": "text/plain"})
         with ThreadPoolExecutor(3) as pool:
             answers = [pool.submit(lambda: urllib.request.urlopen(request).read()) for _ in range(3)]

@@ -26,6 +26,7 @@ from core.vision.network_file import load_network, save_network
 from core.weights import read_weights
 from tests import toy
 from tests.faults.project_formats import FORMATS
+from tests.faults.request_bodies import BODIES
 
 Read = Callable[[Path], object]
 
@@ -188,5 +189,5 @@ PARSERS = {
     **{s: Parser(_image(s), f"x.{s}", _read_image(s)) for s in ("png", "jpg", "tif", "webp", "gif", "bmp")},
     "network file": Parser(_write_network, "n.safetensors", lambda folder: load_network(folder / "n.safetensors")),
     "event file": Parser(_write_events, "events", _read_events),
-    **{name: Parser(*each) for name, each in FORMATS.items()},
+    **{name: Parser(*each) for name, each in (FORMATS | BODIES).items()},
 }

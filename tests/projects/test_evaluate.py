@@ -11,7 +11,7 @@ from core.vision.decoding import center_square
 from core.vision.folders import list_classes
 from core.vision.image_set import from_listing, hold_out, hold_out_by_class, sha256_of
 from tests import forked
-from tests.conftest import ROOT, Program
+from tests.conftest import Program
 from tests.projects.sample_data import CLASSES, write_images
 from tests.refusals import assert_left_with_2
 from tests.smoke import Smoke
@@ -23,8 +23,6 @@ TOLERANCES = {"accuracy": 0.02, "map": 0.01, "ap50": 0.02, "mse": 0.01, "gray": 
 @pytest.fixture
 def evaluate(project: str) -> str:
     """The project's program."""
-    if not (ROOT / "projects" / project / "evaluate.py").exists():
-        pytest.skip(f"{project} has no evaluate: without its loss network nothing can be measured on labels")
     return f"projects.{project}.evaluate"
 
 

@@ -12,6 +12,7 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from PIL import Image
 from core.serving.limits import ServeOptions
 from core.serving.model_files import named_files
 from core.serving.program import page_files
+from tests.clean_serving import MAX_BYTES
 from tests.conftest import ROOT
 from tests.core.test_layout import NOT_IN_INFERENCE, PROJECTS, ROOMS, everything_behind, imports, name_of, tree_of
 from tests.projects.browser import Browser, chromium
@@ -198,6 +200,26 @@ def test_the_packages_for_serving_are_those_that_servers_import_with_the_bounds_
     assert lines == sorted(declared[name_in(line)].partition("  #")[0] for line in lines)
 
 
+def test_the_packages_for_serving_and_all_that_they_need_are_small_and_have_no_torch_among_them() -> None:
+    waiting = [name_in(line) for line in REQUIREMENTS.read_text().splitlines() if line and not line.startswith("#")]
+    found: dict[str, int] = {}
+    while waiting:
+        name = waiting.pop().lower()
+        if name in found:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # of another system or Python
+        paths = [Path(str(file.locate())) for file in package.files or ()]
+        found[name] = sum(path.stat().st_size for path in paths if path.is_file())
+        needs = [line for line in package.requires or () if "extra ==" not in line.replace("'", '"')]
+        waiting += [name_in(line) for line in needs]
+    assert {"fastapi", "starlette", "onnxruntime"} <= set(found)
+    assert "torch" not in found
+    assert sum(found.values()) < MAX_BYTES
+
+
 def imported_at_once(path: Path) -> Iterator[str]:
     """The packages that a file imports when it is imported itself."""
     for node in tree_of(path).body:
@@ -209,4 +231,4 @@ def imported_at_once(path: Path) -> Iterator[str]:
 
 def name_in(requirement: str) -> str:
     """The package of a line such as numpy>=1.26."""
-    return re.split(r"[^\w-]", requirement)[0]
+    return re.split(r"[^\w.-]", requirement)[0]
