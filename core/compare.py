@@ -35,10 +35,13 @@ def main() -> None:
     parser.add_argument(
         "--over", choices=_AXES, default="auto", help="the curves' axis; auto takes samples where batch sizes differ"
     )
+    text = "settings that do not tell runs apart, such as teacher where each seed has its own"
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="NAME", help=text)
     parser.add_argument("--allow-different-data", action="store_true", help="compare runs of different data too")
     arguments = parser.parse_args()
     records = read_records(arguments.runs)
-    compared = Comparison.of(records, allow_different_data=arguments.allow_different_data)
+    allowed, ignored = arguments.allow_different_data, [name.replace("-", "_") for name in arguments.ignore]
+    compared = Comparison.of(records, allow_different_data=allowed, ignored=ignored)
     metrics = compared.metrics(arguments.metric)
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise UserError("not a folder", arguments.output, "give another --output")
@@ -48,7 +51,8 @@ def main() -> None:
         print(printable(f"note: {note}"), file=sys.stderr)
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        words = ["RUN...", *([f"--metric {shlex.join(arguments.metric)}"] if arguments.metric else [])]
+        lists = {"--metric": arguments.metric, "--ignore": arguments.ignore}
+        words = ["RUN...", *(f"{name} {shlex.join(words)}" for name, words in lists.items() if words)]
         command = " ".join(["python -m core.compare", *words])
         write_json(arguments.output / "comparison.json", {"command": command, **compared.data(metrics)})
         write_atomically(arguments.output / "comparison.md", f"{as_markdown(rows)}\n".encode())

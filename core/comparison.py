@@ -52,8 +52,14 @@ class Comparison:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, records: Sequence[RunRecord], *, allow_different_data: bool = False) -> "Comparison":
-        """Raises UserError for runs of different projects, or of different data where that is not allowed."""
+    def of(
+        cls, records: Sequence[RunRecord], *, allow_different_data: bool = False, ignored: Sequence[str] = ()
+    ) -> "Comparison":
+        """ignored: settings that do not tell runs apart, such as a file of each seed's own.
+
+        Raises UserError for runs of different projects, or of different data where that is not allowed, and for a
+        setting that no run has.
+        """
         first = records[0]
         for record in records:
             if record.body["project"] != first.body["project"]:
@@ -65,7 +71,11 @@ class Comparison:
                 raise UserError("runs of different data", where, "compare them with --allow-different-data")
         found = [_settings(record) for record in records]
         names = list(dict.fromkeys(name for settings in found for name in settings))
-        differing = [name for name in names if len({settings.get(name, "–") for settings in found}) > 1]
+        for name in ignored:
+            if name not in names:
+                raise UserError("no such setting", f"--ignore {name}", f"choose from {', '.join(names)}")
+        compared = [name for name in names if name not in ignored]
+        differing = [name for name in compared if len({settings.get(name, "–") for settings in found}) > 1]
         members: dict[tuple[str, ...], list[RunRecord]] = {}
         for record, settings in zip(records, found, strict=True):
             members.setdefault(tuple(settings.get(name, "–") for name in differing), []).append(record)
@@ -149,6 +159,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
     data = record.config.get("data")
     data = data if data == "synthetic" else str(_data_of(record))[:8]
     found = {**settings, **({} if model is None else {"model": model}), "data": data}
+    found = {name: "none" if value is None else value for name, value in found.items()}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
 
 

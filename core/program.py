@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from core.command_line import Parser, add_options, whole_number
 from core.config import RunConfig, changed_for_resume, check, from_plain, module_of, option
@@ -86,6 +86,20 @@ class Int8ExportOptions(ExportOptions):
     """The flags of an export program that can write an 8-bit copy."""
 
     int8: bool = option(False, "write an 8-bit copy too, and compare it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramExportOptions(ExportOptions):
+    """The flags of an export program that can write a torch.export program."""
+
+    format: Literal["onnx", "onnx,pt2"] = option(
+        "onnx", "onnx,pt2 writes a torch.export program (MODEL.pt2) too, and compares it"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierExportOptions(Int8ExportOptions, ProgramExportOptions):
+    """The flags of an image classifier's export program."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def write_int8(source: Path, train: ImageSet, val: ImageSet) -> None:
     """Writes MODEL.int8.onnx, calibrated on training images and compared on validation images."""
     images = val.load(range(len(val)))
     held_out = HeldOut(
-        accuracy=lambda path: _accuracy(path, images, val.labels),
+        accuracy=lambda path: accuracy_of(path, images, val.labels),
         samples=f"{len(val):,} validation images",
         timed={"1 image": images[:1], f"{len(images[:64])} images": images[:64]},
         input_name="image",
@@ -83,7 +83,7 @@ def check_same_data(now: str, then: str, data: str) -> None:
         raise UserError("the 8-bit copy is calibrated on the run's own data", what, "put the old data back")
 
 
-def _accuracy(path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], batch: int = 64) -> float:
+def accuracy_of(path: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], batch: int = 64) -> float:
     """Share of images that an ONNX file predicts right."""
     session = open_session(path)
     right = 0

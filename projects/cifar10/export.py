@@ -5,15 +5,16 @@ side with antialiasing, takes the center square, normalizes, and averages the ne
 mirror image.
 """
 
-from core.program import ExportCommand, Int8ExportOptions, answer_early, parse_export, run_export
+from core.program import ClassifierExportOptions, ExportCommand, answer_early, parse_export, run_export
 from projects.cifar10.config import Config, Facts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    answer_early(parse_export, Config, Int8ExportOptions)
+    answer_early(parse_export, Config, ClassifierExportOptions)
 
 import torch
 
 from core.export import export_onnx, finish_export
+from core.export_program import export_program
 from core.stored_run import StoredRun, load_run
 from core.vision.classification import TASK
 from core.vision.classification_export import check_same_data, classifier_spec, write_int8
@@ -31,7 +32,7 @@ def build_deployed(run: StoredRun[Config, Facts]) -> ImageClassifier:
     return ImageClassifier(network, preprocessing, config.test_flip).eval()
 
 
-def export(command: ExportCommand[Int8ExportOptions]) -> None:
+def export(command: ExportCommand[ClassifierExportOptions]) -> None:
     """Writes the ONNX file, its parity report, and the 8-bit copy if asked for."""
     run = load_run(command.run_dir, command.options.checkpoint, Config, Facts)
     output, facts = command.output, run.facts
@@ -39,11 +40,14 @@ def export(command: ExportCommand[Int8ExportOptions]) -> None:
         run.config.check_present(resuming=False)
         data = load_data(run.config, torch.device("cpu"))
         check_same_data(data.sha256, facts.data_sha256, run.config.data)
-    export_onnx(classifier_spec(build_deployed(run), TASK, facts, len(facts.classes)), run, output)
+    spec = classifier_spec(build_deployed(run), TASK, facts, len(facts.classes))
+    export_onnx(spec, run, output)
+    if "pt2" in command.options.format:
+        export_program(spec, output)
     if command.options.int8:
         write_int8(output, data.train, data.val)
     finish_export(command, run, "IMAGE_OR_FOLDER...")
 
 
 if __name__ == "__main__":
-    run_export(Config, Int8ExportOptions, export)
+    run_export(Config, ClassifierExportOptions, export)

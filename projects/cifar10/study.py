@@ -1,8 +1,9 @@
 """Small experiments on the classifier: python -m projects.cifar10.study NAME --data DIR.
 
 init: how a network begins; gradients, activations: what hooks see in each layer, step by step; precision: fp32, bf16
-and fp16 with and without torch.compile; optimizers: five of them under four schedules; networks: all side by side. Each
-prints a table, and writes it with a plot to --output.
+and fp16 with and without torch.compile; optimizers: five of them under four schedules; networks: all side by side;
+smaller: 8 bits, pruning and distillation; memory: gradient checkpointing. Each prints a table, and writes it with a
+plot to --output.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.command_line import Parser, add_options, flag
-from core.config import project_of
+from core.config import check_bounds, project_of
 from core.errors import UserError, run_command
 from core.plain import to_plain
 from projects.cifar10.config import Config
@@ -49,6 +50,7 @@ def parse(words: Sequence[str]) -> tuple[str, StudyOptions]:
     given.pop("debug")
     small = {"data": "synthetic", "num_synthetic": 300, **kind.smoke_values} if given.get("smoke") else {}
     options = kind(**{**small, **given})
+    check_bounds(options)
     for field in dataclasses.fields(options):  # those that the train program has too are checked with its settings
         value = getattr(options, field.name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and field.name != "seed"
@@ -59,7 +61,15 @@ def parse(words: Sequence[str]) -> tuple[str, StudyOptions]:
 
 def run(name: str, options: Any) -> Report:
     """The study's report. Raises UserError for data, a network or a size that cannot be."""
-    from projects.cifar10 import study_init, study_layers, study_networks, study_optimizers, study_precision
+    from projects.cifar10 import (
+        study_init,
+        study_layers,
+        study_memory,
+        study_networks,
+        study_optimizers,
+        study_precision,
+        study_smaller,
+    )
 
     studies: dict[str, Callable[[Any], Report]] = {
         "init": study_init.study,
@@ -68,6 +78,8 @@ def run(name: str, options: Any) -> Report:
         "precision": study_precision.study,
         "optimizers": study_optimizers.study,
         "networks": study_networks.study,
+        "smaller": study_smaller.study,
+        "memory": study_memory.study,
     }
     return studies[name](options)
 

@@ -1,4 +1,4 @@
-"""SGD, Nesterov, Adam, AdamW and Muon under four schedules, each at the best of three learning rates.
+"""SGD, Nesterov, Adam, AdamW and Muon under four schedules, each at the best of four learning rates.
 
 Nesterov momentum: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html; Adam: Kingma and Ba 2015
 (arXiv 1412.6980); AdamW: Loshchilov and Hutter 2019 (arXiv 1711.05101); Muon: core/optim.py.
@@ -22,11 +22,11 @@ from projects.cifar10.study_training import by_steps, load, network_for, setting
 SCHEDULES: tuple[Literal["constant", "step", "cosine", "one-cycle"], ...] = ("constant", "step", "cosine", "one-cycle")
 # Settings of the train program, and the learning rates that are tried under the cosine schedule.
 OPTIMIZERS: Mapping[str, tuple[Mapping[str, Any], tuple[float, ...]]] = {
-    "SGD": ({"optimizer": "sgd", "momentum": 0.0}, (0.05, 0.15, 0.5)),
-    "Nesterov": ({"optimizer": "sgd", "momentum": 0.9}, (0.01, 0.03, 0.1)),
-    "Adam": ({"optimizer": "adam"}, (0.001, 0.003, 0.01)),
-    "AdamW": ({"optimizer": "adamw"}, (0.001, 0.003, 0.01)),
-    "Muon": ({"optimizer": "muon", "momentum": 0.95}, (0.01, 0.02, 0.05)),
+    "SGD": ({"optimizer": "sgd", "momentum": 0.0}, (0.05, 0.15, 0.5, 1.5)),
+    "Nesterov": ({"optimizer": "sgd", "momentum": 0.9}, (0.01, 0.03, 0.1, 0.3)),
+    "Adam": ({"optimizer": "adam"}, (0.001, 0.003, 0.01, 0.03)),
+    "AdamW": ({"optimizer": "adamw"}, (0.001, 0.003, 0.01, 0.03)),
+    "Muon": ({"optimizer": "muon", "momentum": 0.95}, (0.01, 0.02, 0.05, 0.1)),
 }
 _SHOWN = {
     "optimizer": "",

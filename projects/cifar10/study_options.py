@@ -74,7 +74,7 @@ class OptimizersOptions(StudyOptions):
 
     model: str = option("lenet", "the network")
     max_steps: int = option(200, "steps of each training")
-    tuning_steps: int = option(60, "steps of each of three trainings that choose an optimizer's learning rate")
+    tuning_steps: int = option(60, "steps of each of four trainings that choose an optimizer's learning rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,31 @@ class NetworksOptions(StudyOptions):
     lr: float = option(0.002, "peak learning rate of AdamW")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SmallerOptions(StudyOptions):
+    """Of the comparison of ways to a smaller network."""
+
+    smoke_values: ClassVar[Mapping[str, Any]] = {"max_steps": 3, "tuning_steps": 2, "batch_size": 32}
+
+    model: str = option("fast", "the network; one with norms")
+    max_steps: int = option(1_500, "steps of each training from the start")
+    tuning_steps: int = option(300, "steps of the training after a network was made smaller")
+    lr: float = option(0.1, "peak learning rate of SGD with Nesterov momentum")
+    tuning_lr: float = option(0.02, "the same, of the training after a network was made smaller")
+    channels: float = option(0.5, "share of the channels that is removed", above=0, below=1)
+    weights: float = option(0.75, "share of the weights that is masked", above=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions(StudyOptions):
+    """Of the comparison of train steps with and without gradient checkpointing."""
+
+    smoke_values: ClassVar[Mapping[str, Any]] = {"models": ("fast",), "max_steps": 1, "batch_size": 8}
+
+    models: tuple[str, ...] = option(("fast", "resnet20", "vgg11", "vit-tiny"), "networks that are sequences of stages")
+    max_steps: int = option(5, "steps whose speed is measured")
+
+
 OPTIONS: Mapping[str, type[StudyOptions]] = {
     "init": InitOptions,
     "gradients": LayersOptions,
@@ -95,4 +120,6 @@ OPTIONS: Mapping[str, type[StudyOptions]] = {
     "precision": PrecisionOptions,
     "optimizers": OptimizersOptions,
     "networks": NetworksOptions,
+    "smaller": SmallerOptions,
+    "memory": MemoryOptions,
 }

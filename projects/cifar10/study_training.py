@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from core.nonfinite import NonFinite
 from core.randomness import seed_all
 from projects.cifar10.config import Config
 from projects.cifar10.data import Data, evaluation_loader, load_data, training_loader
+from projects.cifar10.distillation import Distillation
 from projects.cifar10.model import FastNet, build_model, check_image_size
 from projects.cifar10.study_options import StudyOptions
 from projects.cifar10.train import build_optimizer, build_schedule, evaluate, train_step, whiten
@@ -64,10 +66,10 @@ def settings(options: StudyOptions, **changes: Any) -> Config:
     return config
 
 
-def load(config: Config, device: torch.device) -> Data:
-    """The data, with at most 300 validation images."""
+def load(config: Config, device: torch.device, num_judged: int = _NUM_JUDGED) -> Data:
+    """The data, with at most so many validation images, taken at equal distances: folders are read class by class."""
     data = load_data(config, device)
-    rows = torch.arange(min(_NUM_JUDGED, len(data.val))).numpy()
+    rows = np.linspace(0, len(data.val) - 1, min(num_judged, len(data.val))).astype(np.int64)
     return replace(data, val=data.val.take(rows))
 
 
@@ -113,10 +115,12 @@ def train_shortly(
     share: Callable[[int], float],
     *,
     watch: Callable[[int], AbstractContextManager[Any]] = lambda step: nullcontext(),
+    distillation: Distillation | None = None,
 ) -> Training:
     """Trains until `share` of the steps made reaches 1, and judges the network.
 
-    watch: a context in which each step runs, from its number. A training whose numbers stop being finite has diverged.
+    watch: a context in which each step runs, from its number. distillation: a teacher, if there is one. A training
+    whose numbers stop being finite has diverged.
     """
     accelerator = Accelerator.of(config)
     shape = build_schedule(config, _SCHEDULE_POINTS)
@@ -134,7 +138,10 @@ def train_shortly(
             for batch in loader.batches(epoch):
                 with watch(step):
                     numbers = train_step(
-                        accelerator.to_device(batch), learner=learner, label_smoothing=config.label_smoothing
+                        accelerator.to_device(batch),
+                        learner=learner,
+                        label_smoothing=config.label_smoothing,
+                        distillation=distillation,
                     )
                 losses.append(numbers["loss"])
                 step += 1

@@ -32,6 +32,7 @@ from core.training_state import LoopState
 from core.vision.classification_report import plot_results
 from core.vision.network_file import FILE_NAME, save_network
 from cuda_ext import build as kernels
+from projects.cifar10.checkpointing import checkpoint_stages
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.distillation import Distillation, load_teacher
 from projects.cifar10.model import FastNet, build_model, check_image_size
@@ -58,11 +59,13 @@ def train(command: TrainCommand[Config]) -> None:
     config, accelerator = command.config, Accelerator.of(command.config)
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config, accelerator.device)
-    name = config.model if config.model != "auto" else "resnet18" if accelerator.device.type == "cuda" else "fast"
+    name = network_name(config, accelerator.device)
     network = build_model(name, len(data.classes))
     check_image_size(network, name, config.image_size)
     if isinstance(network, FastNet):
         whiten(network, data)
+    if config.gradient_checkpointing:
+        checkpoint_stages(network, name)
     loader = training_loader(data, config, accelerator)
     schedule = build_schedule(config, total_steps(config, loader))
     optimizer = build_optimizer(network, config)
@@ -116,6 +119,13 @@ def predictions(
                 if test_flip:
                     probabilities = (probabilities + network(images.flip(3)).float().softmax(1)) / 2
             yield probabilities, labels
+
+
+def network_name(config: Config, device: torch.device) -> str:
+    """The network that the settings name, or choose for a device."""
+    if config.model != "auto":
+        return config.model
+    return "resnet18" if device.type == "cuda" else "fast"
 
 
 def build_optimizer(network: nn.Module, config: Config) -> Optimizer:

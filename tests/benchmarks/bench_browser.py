@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from core.errors import UserError
 from core.parity import open_session
-from core.program import ExportCommand, Int8ExportOptions
+from core.program import ClassifierExportOptions, ExportCommand
 from core.web import fetch_runtime
 from projects.cifar10.export import export
 from tests.benchmarks import measure
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.runs is None:
             untrained_run(Path(folder) / "runs" / "cifar10")
             with contextlib.redirect_stdout(io.StringIO()):
-                export(ExportCommand(Path(folder) / "runs" / "cifar10", Int8ExportOptions(checkpoint="last")))
+                export(ExportCommand(Path(folder) / "runs" / "cifar10", ClassifierExportOptions(checkpoint="last")))
         with chromium(Path(folder)) as browser, static_host(site) as host:
             version = browser.run("return navigator.userAgent").partition("Chrome/")[2].split(" ")[0]
             browser.open(host)

@@ -22,7 +22,7 @@ from torch import nn
 from core.devices import set_up_backend
 from core.distributed import World
 from core.parity import open_session
-from core.program import ExportCommand, Int8ExportOptions, TrainCommand
+from core.program import ClassifierExportOptions, ExportCommand, TrainCommand
 from core.run import RunFolder
 from core.stored_run import load_run
 from core.vision.classification_export import quantize_classifier
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder) / "run" / "model.onnx"
         untrained_run(path.parent)
-        export(ExportCommand(path.parent, Int8ExportOptions(checkpoint="last")))
+        export(ExportCommand(path.parent, ClassifierExportOptions(checkpoint="last")))
         stored = load_run(path.parent, "last", Config, Facts)
         sessions = {OURS: open_session(path, threads=arguments.threads)}
         facts["megabytes"] = {OURS: path.stat().st_size / 1e6}

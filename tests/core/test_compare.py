@@ -75,6 +75,8 @@ def test_runs_are_lines_best_first_with_seeds_together(tmp_path: Path) -> None:
     assert numbers["values"] == [0.5, 0.7]
     assert numbers["mean"] == pytest.approx(0.6)
     assert str(tmp_path) not in json.dumps(compared.data(["val/loss"]))
+    (together,) = Comparison.of(compared.runs, ignored=["lr"]).groups
+    assert (together.name, len(together.runs)) == ("all runs", 3)
 
 
 def test_time_adds_up_over_the_processes_that_worked_on_a_run(tmp_path: Path) -> None:
@@ -107,6 +109,8 @@ def test_what_does_not_compare_is_refused(tmp_path: Path) -> None:
         read_records([run, tmp_path / "link"])
     with pytest.raises(UserError, match="runs of different projects"):
         Comparison.of(read_records([run, make_run(tmp_path / "b", project="other")]))
+    with pytest.raises(UserError, match=r"no such setting: --ignore rate; choose from .*lr"):
+        Comparison.of(read_records([run]), ignored=["rate"])
     records = read_records([run, make_run(tmp_path / "c", data="f00d")])
     with pytest.raises(UserError, match=f"runs of different data: {run} and .*--allow-different-data"):
         Comparison.of(records)

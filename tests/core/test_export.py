@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from core.checkpoint import MANIFEST
 from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.export import export_onnx
+from core.export_program import export_program
 from core.export_spec import ExportSpec
 from core.inference import OnnxModel
 from core.parity import difference, report_path
@@ -152,6 +154,27 @@ def test_a_file_names_its_free_dimensions_and_no_local_path(
     sizes = [d.dim_param or d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
     assert sizes == ["batch", "height", "width", 3]
     assert [d.dim_param or d.dim_value for d in graph.output[0].type.tensor_type.shape.dim] == ["batch", 4]
+
+
+def test_a_program_of_torch_export_gives_what_the_onnx_file_gives_at_any_size(
+    exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "copy.onnx"
+    path.write_bytes(exported[0].read_bytes())
+    for fault in ("one batch size", "value decides", "another network"):
+        network = Classifier(fault)
+        network.conv.requires_grad_(False).weight *= 1 + (fault == "another network")
+        with pytest.raises(RunError, match="only the ONNX file was written"):
+            export_program(spec(module=network), path)
+        assert list(tmp_path.iterdir()) == [path]
+    export_program(spec(), path)
+    assert {each.name for each in tmp_path.iterdir()} == {"copy.onnx", "copy.pt2", "copy.pt2.parity.json"}
+    with zipfile.ZipFile(tmp_path / "copy.pt2") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert not any(place.encode() in content for place in (str(ROOT), sys.prefix, "site-packages", "tests/core"))
+    inputs, model = images(4, 32, 30), OnnxModel(path, task="test", facts=Facts, threads=1)
+    found = torch.export.load(tmp_path / "copy.pt2").module()(*inputs).detach()
+    np.testing.assert_allclose(found, model.run(image=inputs[0].numpy())["probabilities"], atol=1e-5)
 
 
 FAULTS = {
