@@ -13,7 +13,7 @@ SHOWN = (
     (
         "transfer",
         "fine-tunes a pretrained backbone",
-        "30-passes-pretrained",
+        "imagenet-head",
         "test_accuracy",
         "accuracy, ants and bees",
     ),

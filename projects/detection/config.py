@@ -80,6 +80,9 @@ class Config(RunConfig):
         "stop",
         "a fault in the data ends the program; skip: it is listed and not used; clip: boxes are cut at the border",
     )
+    num_train: int | None = option(
+        None, "learn from this many of the training images, drawn by the seed: what fewer annotations give", low=1
+    )
     num_synthetic: int = option(1_000, "images that `synthetic` draws for training", low=20, high=1_000_000)
     resident: Literal["auto", "yes", "no"] = option(
         "auto", "hold all images decoded in memory; auto does where they take less than 4 GB", harmless=True

@@ -73,6 +73,8 @@ def load_data(config: Config) -> Data:
     val = splits.get("val")
     if val is None or not len(val):
         train, val = _hold_out(train, config)
+    if config.num_train is not None:
+        train = _some(train, config.num_train, config.seed)
     for split, purpose in ((train, "train on"), (val, "validate on")):
         if not any((~image.ignored).any() for image in split.images):
             where = f"--data {config.data} ({len(split)} images)"
@@ -91,6 +93,13 @@ def _hold_out(images: AnnotatedSet, config: Config) -> tuple[AnnotatedSet, Annot
     order = randomness.permutation(config.seed, 0, len(images)).tolist()
     num_val = max(1, round(config.val_fraction * len(images)))
     return images.take(sorted(order[num_val:])), images.take(sorted(order[:num_val]))
+
+
+def _some(images: AnnotatedSet, num: int, seed: int) -> AnnotatedSet:
+    """This many of the images, drawn by the seed. Raises UserError where there are fewer."""
+    if num > len(images):
+        raise UserError("fewer training images", f"--num-train {num}, of {len(images):,}", "give a smaller number")
+    return images.take(sorted(randomness.permutation(seed, 1, len(images)).tolist()[:num]))
 
 
 def _statistics(train: AnnotatedSet) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -77,6 +77,9 @@ class Config(RunConfig):
     quantiles: str = option("0.1,0.5,0.9", "levels of the quantile head, rising, 0.5 among them")
     loss: Literal["auto", "mae", "mse", "huber"] = option("auto", "of the point forecast; auto: dlinear mse, else mae")
     lr: float = option(0.0, "peak learning rate; 0: segrnn 0.0004, lstm 0.001, dlinear 0.005", low=0)
+    blend: bool = option(
+        True, "average the network with the linear model of least squares, and fit intervals on validation windows"
+    )
     ema: float = option(0.995, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     warmup: float = option(0.05, "share of the training in which the rate rises", low=0, below=1)
     season: int = option(

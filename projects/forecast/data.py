@@ -94,6 +94,12 @@ class Data:
         return training_rows(self.series, self.rows)
 
     @property
+    def train_series(self) -> list[Tensor]:
+        """The standardized training rows of each series, float32 [rows, columns], on the device."""
+        begins = np.cumsum([0, *map(len, self.series)]).tolist()
+        return [self.train.values[b : b + rows[0]] for b, rows in zip(begins, self.rows, strict=False)]
+
+    @property
     def sha256(self) -> str:
         """What tells these series from others."""
         digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from core.evaluation import evaluating
 from projects.forecast.config import Config
 from projects.forecast.data import Batch, Data, evaluation_loader
 from projects.forecast.metrics import Scale, Scores, naive_error, summary_of
-from projects.forecast.model import Reversible, Seq2Seq, seasonal_naive, solve_dlinear
+from projects.forecast.model import Seq2Seq, seasonal_naive, solve_dlinear
 from projects.forecast.plots import Panel, plot_attention, plot_evaluation
 
 Results = dict[str, dict[str, Any]]  # by name of forecaster
@@ -50,9 +50,7 @@ def score_network(data: Data, network: nn.Module, accelerator: Accelerator, conf
 def score_baselines(data: Data, config: Config) -> Results:
     """The same scores of the least-squares DLinear and of seasonal-naive; takes a few seconds."""
     lookback = min(config.lookback, _DLINEAR_LOOKBACK)
-    begins = np.cumsum([0, *map(len, data.series)])
-    train_values = [data.train.values[begin : begin + rows[0]] for begin, rows in zip(begins, data.rows, strict=False)]
-    linear = solve_dlinear(train_values, lookback, config.horizon)
+    linear = solve_dlinear(data.train_series, lookback, config.horizon)
     forecasters: dict[str, _Forecaster] = {
         CLOSED_FORM: lambda inputs: linear(inputs[:, inputs.shape[1] - lookback :]),
         SEASONAL_NAIVE: lambda inputs: seasonal_naive(inputs, config.horizon, data.season),
@@ -86,7 +84,7 @@ def report_lines(results: Results, config: Config) -> dict[str, str]:
         lines["naive"] = f"{errors[SEASONAL_NAIVE]} by seasonal-naive"
     if "coverage" in own:
         wanted, coverage = 100 * own["coverage_wanted"], 100 * own["coverage"]
-        lines["interval"] = f"of {wanted:.0f} % holds {coverage:.1f} % of the test values"
+        lines["interval"] = f"of {wanted:.0f} % holds {coverage:.1f} % of the test values, width {own['width']:.3f}"
     return lines
 
 
@@ -95,8 +93,9 @@ def plot_results(
 ) -> None:
     """Writes some forecasts, the worst ones, errors by step and over time, and calibration as PNG files; of a network
     with attention what that looks at."""
-    if isinstance(network, Reversible) and isinstance(network.network, Seq2Seq):
-        plot_attention(_attention(data, network, network.network), folder / "attention.png")
+    for part in network.modules():
+        if isinstance(part, Seq2Seq):
+            plot_attention(_attention(data, network, part), folder / "attention.png")
     begins = [data.time_of(int(data.test.starts[first]) + data.test.lookback) for first in scores.first_of_parts()]
     panel = partial(_panel, data, network, accelerator)
     plot_evaluation(folder, scores, results, begins, panel, len(data.columns), data.test.horizon)

@@ -4,11 +4,11 @@ The graph takes rows float32 [N, lookback, columns] in original units and gives 
 standardizes with the training rows' mean and deviation, and back.
 """
 
-from core.program import ExportCommand, ExportOptions, answer_early, parse_export, run_export
+from core.program import ExportCommand, ProgramExportOptions, answer_early, parse_export, run_export
 from projects.forecast.config import TASK, Config, Facts, ModelFacts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
-    answer_early(parse_export, Config, ExportOptions)
+    answer_early(parse_export, Config, ProgramExportOptions)
 
 from collections.abc import Sequence
 
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from core.export import export_onnx, finish_export
+from core.export_program import export_program
 from core.export_spec import ExportSpec
 from core.stored_run import StoredRun, load_run
+from projects.forecast.blend import Blend
 from projects.forecast.model import build_model
 
 _PARITY_BATCHES = (1, 3, 8)
@@ -55,7 +57,8 @@ class Deployed(nn.Module):
 
 def build_deployed(run: StoredRun[Config, Facts]) -> Deployed:
     """The module to export, with a checkpoint's weights."""
-    network = build_model(run.config, len(run.facts.columns))
+    build = Blend.of if run.config.blend else build_model
+    network = build(run.config, len(run.facts.columns))
     network.load_state_dict(run.weights())
     return Deployed(network, run.facts.mean, run.facts.std, len(run.config.levels)).eval()
 
@@ -68,7 +71,7 @@ def _random_walks(num: int, facts: Facts, lookback: int) -> tuple[Tensor, ...]:
     return (walked * torch.tensor(facts.std).float() + torch.tensor(facts.mean).float(),)
 
 
-def export(command: ExportCommand[ExportOptions]) -> None:
+def export(command: ExportCommand[ProgramExportOptions]) -> None:
     """Writes the ONNX file and its parity report."""
     run = load_run(command.run_dir, command.options.checkpoint, Config, Facts)
     config, facts, output = run.config, run.facts, command.output
@@ -93,8 +96,10 @@ def export(command: ExportCommand[ExportOptions]) -> None:
         usage=_USAGE,
     )
     export_onnx(spec, run, output)
+    if "pt2" in command.options.format:
+        export_program(spec, output)
     finish_export(command, run, "SERIES.csv")
 
 
 if __name__ == "__main__":
-    run_export(Config, ExportOptions, export)
+    run_export(Config, ProgramExportOptions, export)

@@ -53,6 +53,7 @@ class Scores:
             self._squared, self._absolute, self._smape = (np.zeros((self.num_parts, *shape)) for _ in range(3))
             self._below = np.zeros((len(self.levels), *shape))
             self._pinball = np.zeros(len(self.levels))
+            self._width = 0.0
         point = levels[..., len(self.levels) // 2]
         error = point - truth
         point, original = (values * self.scale.std + self.scale.mean for values in (point, truth))
@@ -63,6 +64,7 @@ class Scores:
             np.add.at(sums, parts, values)
         self._window_errors.append((error**2).mean(axis=(1, 2)))
         self._below += (truth[..., None] <= levels).sum(axis=0).transpose(2, 0, 1)
+        self._width += float((levels[..., -1] - levels[..., 0]).sum())
         gap = truth[..., None] - levels
         level = np.array(self.levels)
         self._pinball += np.maximum(level * gap, (level - 1) * gap).sum(axis=(0, 1, 2))
@@ -100,7 +102,8 @@ class Scores:
         return {**result, **self._intervals()} if len(self.levels) > 1 else result
 
     def _intervals(self) -> dict[str, Any]:
-        """How often truths lie below each level and inside the outermost pair; the pinball loss of each level."""
+        """How often truths lie below each level and inside the outermost pair, and how far that is apart, standardized;
+        the pinball loss of each level."""
         shares = self._below / self._num_added
         inside = shares[-1] - shares[0]
         return {
@@ -108,6 +111,7 @@ class Scores:
             "share_below": shares.mean(axis=(1, 2)).tolist(),
             "pinball": (self._pinball / (self._num_added * shares[0].size)).tolist(),
             "coverage": float(inside.mean()),
+            "width": self._width / (self._num_added * shares[0].size),
             "coverage_wanted": round(self.levels[-1] - self.levels[0], 6),
             "coverage_by_step": inside.mean(axis=1).tolist(),
         }
@@ -133,7 +137,7 @@ def summary_of(result: Mapping[str, Any]) -> dict[str, float]:
         known = [column[name] for column in result["original_units"].values() if column[name] is not None]
         if known:
             summary[name + ("" if name in ("smape", "mase") else "_original_units")] = float(np.mean(known))
-    return {**summary, **({"coverage": result["coverage"]} if "coverage" in result else {})}
+    return summary | {name: result[name] for name in ("coverage", "width") if name in result}
 
 
 def _relative(error: float, naive: float) -> float | None:

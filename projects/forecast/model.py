@@ -18,6 +18,7 @@ from projects.forecast.config import Config
 
 _Normalize = Literal["last", "anchor", "revin", "none"]
 _WINDOWS_AT_ONCE = 2_048
+_LEAST_DEVIATION = 0.01  # standardized
 
 
 def build_model(config: Config, num_columns: int) -> nn.Module:
@@ -53,8 +54,10 @@ class Reversible(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, lookback, columns] → float32 [N, horizon, columns, levels]."""
         inputs = inputs.float()
+        # Distances between levels are in units of the window's deviation: restless months have wider intervals.
+        deviation = inputs.std(1, unbiased=False).clamp(min=_LEAST_DEVIATION)[:, None, :, None]
         if self.normalize == "none":
-            return raw_to_levels(self.network(inputs).float())
+            return raw_to_levels(self.network(inputs).float(), deviation)
         if self.normalize == "revin":
             shift = inputs.mean(1, keepdim=True)
             scale = torch.sqrt(inputs.var(1, keepdim=True, unbiased=False) + self.epsilon)
@@ -62,12 +65,12 @@ class Reversible(nn.Module):
         last = inputs[:, -1:]
         added = last if self.share is None else self.share * last
         raw = self.network(inputs - last).float()
-        return raw_to_levels(torch.cat([raw[..., :1] + added[..., None], raw[..., 1:]], dim=-1))
+        return raw_to_levels(torch.cat([raw[..., :1] + added[..., None], raw[..., 1:]], dim=-1), deviation)
 
 
-def raw_to_levels(raw: Tensor) -> Tensor:
+def raw_to_levels(raw: Tensor, unit: Tensor | float = 1.0) -> Tensor:
     """Levels that rise: the first raw number in the middle, the others as distances outwards; [..., levels]."""
-    middle, distances = raw[..., :1], F.softplus(raw[..., 1:])
+    middle, distances = raw[..., :1], F.softplus(raw[..., 1:]) * unit
     if raw.shape[-1] == 1:
         return raw
     below, above = distances.chunk(2, dim=-1)
@@ -203,8 +206,25 @@ def moving_average(rows: Tensor, kernel: int) -> Tensor:
 def solve_dlinear(series: Sequence[Tensor], lookback: int, horizon: int, ridge: float = 1e-3) -> DLinear:
     """The DLinear with the least squared error over all windows of some series (float32 [rows, columns] each).
 
-    Both of its maps get the same weights, without loss, because their inputs add up to the window. ridge: penalty of
-    the squared weights, as a share of the mean diagonal of the normal equations.
+    Both of its maps get the same weights, without loss, because their inputs add up to the window.
+    """
+    weights = solve_linear(series, lookback, horizon, ridge)
+    model = DLinear(lookback, horizon)
+    with torch.no_grad():
+        for layer in (model.trend.point, model.season.point):
+            layer.weight.copy_(weights[:-1].T)
+            layer.bias.copy_(weights[-1] / 2)
+    return model.to(weights.device).requires_grad_(False).eval()
+
+
+def solve_linear(
+    series: Sequence[Tensor], lookback: int, horizon: int, ridge: float, *, anchored: bool = False
+) -> Tensor:
+    """The linear map from windows to what follows with the least squared error over all windows of some series.
+
+    series: float32 [rows, columns] each. ridge: penalty of the squared weights, as a share of the mean diagonal of the
+    normal equations. anchored: each window's last value is subtracted from it and from what follows. Returns weights
+    and, in the last row, biases, float32 [lookback + 1, horizon].
     """
     device = series[0].device
     normal = torch.zeros(lookback + 1, lookback + 1, dtype=torch.float64, device=device)
@@ -213,17 +233,14 @@ def solve_dlinear(series: Sequence[Tensor], lookback: int, horizon: int, ridge: 
         windows = values.unfold(0, lookback + horizon, 1)  # [windows, columns, rows], a view
         for part in torch.split(windows, _WINDOWS_AT_ONCE):
             rows = part.reshape(-1, lookback + horizon)
+            if anchored:
+                rows = rows - rows[:, lookback - 1 : lookback]
             inputs, targets = F.pad(rows[:, :lookback], (0, 1), value=1.0), rows[:, lookback:]  # a one for the bias
             normal += inputs.T @ inputs
             products += inputs.T @ targets
     normal.diagonal()[:-1] += ridge * normal.diagonal()[:-1].mean()
-    weights = torch.linalg.solve(normal, products).T
-    model = DLinear(lookback, horizon)
-    with torch.no_grad():
-        for layer in (model.trend.point, model.season.point):
-            layer.weight.copy_(weights[:, :-1])
-            layer.bias.copy_(weights[:, -1] / 2)
-    return model.to(device).requires_grad_(False).eval()
+    weights: Tensor = torch.linalg.solve(normal, products).float()
+    return weights
 
 
 def seasonal_naive(inputs: Tensor, horizon: int, season: int) -> Tensor:

@@ -10,6 +10,7 @@ from projects.forecast.config import Config, Facts, settled
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
     answer_early(parse_training, Config)
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +29,7 @@ from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
+from projects.forecast.blend import Blend, build_blend, fit_blend
 from projects.forecast.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.forecast.evaluation import (
     SEASONAL_NAIVE,
@@ -59,7 +61,7 @@ def train(command: TrainCommand[Config]) -> None:
     config, accelerator = command.config, Accelerator.of(command.config)
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config, accelerator.device)
-    network = build_model(config, len(data.columns))
+    network = build_blend(config, data) if config.blend else build_model(config, len(data.columns))
     loader = training_loader(data, config, accelerator)
     optimizer = AdamW(decay_groups(network, config.weight_decay), lr=config.lr, fused=True)
     steps = total_steps(config, loader)
@@ -72,13 +74,15 @@ def train(command: TrainCommand[Config]) -> None:
     windows = f"{len(data.train):,} windows of {config.lookback} + {config.horizon} rows"
     run.say(f"{config.model}, {count_weights(network):,} weights, {windows}; {accelerator.describe()}")
     val = evaluation_loader(data.val, accelerator.world)
+    blends = [module for module in (learner.averaged, network) if isinstance(module, Blend)]
+    fit_before = partial(fit_blend, blends, data.val, config.levels, accelerator) if blends else dict
     loop = fit(
         partial(train_step, learner=learner, config=config),
         loader,
         accelerator=accelerator,
         state=learner.state(),
         run=run,
-        evaluate=partial(evaluate, val, learner.averaged, accelerator, config),
+        evaluate=partial(evaluate, val, learner.averaged, accelerator, config, fit_before),
         monitor=Monitor("mse", larger_is_better=False),
         graph_key=lambda: "step",
     )
@@ -86,8 +90,18 @@ def train(command: TrainCommand[Config]) -> None:
         finish(run, loop, data, learner)
 
 
-def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, config: Config) -> dict[str, float]:
-    """Standardized errors of the point forecast, and the loss, over all windows of a loader and all ranks."""
+def evaluate(
+    loader: Loader[Batch],
+    network: nn.Module,
+    accelerator: Accelerator,
+    config: Config,
+    fit_before: Callable[[], dict[str, float]] = dict,
+) -> dict[str, float]:
+    """Standardized errors of the point forecast, and the loss, over all windows of a loader and all ranks.
+
+    fit_before: fits a part of the network on these windows; what it returns is among the numbers.
+    """
+    fitted = fit_before()
     means = Mean()
     for forecast, targets in forecasts(loader, network, accelerator):
         error = forecast[..., len(config.levels) // 2] - targets
@@ -97,7 +111,7 @@ def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator
             "loss": forecast_loss(forecast, targets, config.levels, config.loss),
         }
         means.add({name: value * len(targets) for name, value in numbers.items()}, len(targets))
-    return means.result()
+    return {**means.result(), **fitted}
 
 
 def facts_of(data: Data, config: Config) -> Facts:

@@ -13,6 +13,7 @@ TASK = "image generation"
 SYNTHETIC, DIGITS = "synthetic", "digits"
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # of torch-fidelity
 _IMAGE_SIZES = (8, 16, 32, 64, 128, 256)
+_NUM_LITE0_FEATURES = 320
 _AUGMENTATIONS = ("color", "translation", "cutout")
 
 
@@ -77,6 +78,12 @@ class Config(RunConfig):
     val_fraction: float = option(0.2, "share of the images held out where there is no test/ or val/", above=0, high=0.5)
     eval_samples: int = option(2_000, "samples evaluated after an epoch, at most as many as held-out images", low=20)
     test_samples: int = option(10_000, "samples evaluated at the end, at most as many as held-out images", low=20)
+    lite0_samples: int = option(
+        0,
+        "samples of a second Fréchet distance at the end, in features of EfficientNet-Lite0 (pretrained on ImageNet); "
+        "0: not measured, else 320 or more: 2,000 take a minute or two on a CPU",
+        low=0,
+    )
     inception_weights: Path | None = option(
         None, f"file {INCEPTION_FILE} for FID and KID, if not in the cache", harmless=True
     )
@@ -91,6 +98,9 @@ class Config(RunConfig):
         if self.augment not in ("auto", "none") and unknown:
             todo = f"give some of {','.join(_AUGMENTATIONS)}, or none, or auto"
             raise UserError("unknown augmentation", f"--augment {self.augment}", todo)
+        if 0 < self.lite0_samples < _NUM_LITE0_FEATURES:
+            where = f"--lite0-samples {self.lite0_samples}"
+            raise UserError("fewer samples than features", where, f"give {_NUM_LITE0_FEATURES} or more, or 0")
         if self.feature_classifier not in ("auto", "shapes") and not self.classifier_run:
             where = f"--feature-classifier {self.feature_classifier}"
             raise UserError("unknown classifier", where, "choose auto, shapes, or run:RUN_DIR")

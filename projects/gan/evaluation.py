@@ -17,6 +17,7 @@ from projects.gan import metrics
 from projects.gan.config import Config
 from projects.gan.data import Data, pixels_of, to_pixels
 from projects.gan.feature_classifier import FeatureClassifier
+from projects.gan.lite_features import lite_distances
 
 _NUM_REFERENCE = 10_000  # training images that a distance is measured to
 _NUM_FOR_NEAREST = 256
@@ -103,6 +104,13 @@ class Evaluator:
             "copies": float((distances < _COPY_SHARE * usual).double().mean()),
         }
         return numbers, training[rows].cpu()
+
+    def lite_distances(self, network: nn.Module, pixels: Tensor) -> dict[str, float]:
+        """The Fréchet distances of lite_features.py, of `lite0_samples` images of each kind."""
+        device, num = self.accelerator.device, self.config.lite0_samples
+        rows = randomness.permutation(self.config.seed, 1, len(self.data.train))[:num].to(device)
+        train, held_out = pixels_of(self.data.train)[rows], pixels_of(self.data.held_out)[self.held_out_rows[:num]]
+        return lite_distances(network.to(device), train, held_out, pixels[:num].to(device))
 
     def _predict(self, pixels: Tensor) -> _Predictions:
         """The classifier's predictions for images uint8 [N, S, S, C]."""

@@ -52,6 +52,9 @@ def results(
         f"{numbers['copies']:.1%}; nearest training image at {numbers['nearest_gray_levels']:.1f} "
         f"gray levels, of held-out images at {numbers['nearest_gray_levels_held_out']:.1f}"
     )
+    if "frechet_lite0" in numbers:
+        distance, real = numbers["frechet_lite0"], numbers["frechet_lite0_real"]
+        lines["in Lite0"] = f"Fréchet distance {distance:.4g} in EfficientNet-Lite0 (ImageNet), real images {real:.4g}"
     lines["FID, KID"] = f"not measured: they need torch-fidelity and {INCEPTION_FILE}"
     if "fid" in numbers:
         lines["FID, KID"] = f"{numbers['fid']:.2f}, {numbers['kid']:.4f} ± {numbers['kid_deviation']:.4f}"

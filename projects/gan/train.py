@@ -30,6 +30,7 @@ from projects.gan.data import Batch, Data, load_data, pixels_of, training_loader
 from projects.gan.evaluation import Evaluator, generate
 from projects.gan.feature_classifier import FeatureClassifier, find_classifier
 from projects.gan.inception import build_inception, fid_kid, find_weights
+from projects.gan.lite_features import build_lite
 from projects.gan.loss import discriminator_loss, generator_loss, r1_penalty
 from projects.gan.networks import DiscriminatorLearner, GeneratorLearner, build_learners, build_networks
 from projects.gan.report import plot_all, results
@@ -85,6 +86,7 @@ def train(command: TrainCommand[Config]) -> None:
     data = load_data(config, accelerator.device)
     weights = find_weights(config)
     inception = None if weights is None else build_inception(weights)
+    lite = build_lite() if config.lite0_samples else None
     classifier = find_classifier(config, data, accelerator, command.run_dir if command.resume else None)
     facts = _build_facts(config, data, classifier)
     loader = training_loader(data, config, accelerator)
@@ -110,7 +112,7 @@ def train(command: TrainCommand[Config]) -> None:
         smoke_loss_ratio=None,  # two losses against each other need not fall; the distance has to, see finish
     )
     if run.world.is_main:
-        finish(run, loop, evaluator, generator, inception, smoke=command.smoke)
+        finish(run, loop, evaluator, generator, inception, lite, smoke=command.smoke)
 
 
 def evaluate(evaluator: Evaluator, generator: GeneratorLearner, run: RunFolder[Config, Facts]) -> dict[str, float]:
@@ -148,6 +150,7 @@ def finish(
     evaluator: Evaluator,
     generator: GeneratorLearner,
     inception: nn.Module | None,
+    lite: nn.Module | None,
     *,
     smoke: bool,
 ) -> None:
@@ -169,6 +172,8 @@ def finish(
     if inception is not None:
         real = pixels_of(evaluator.data.held_out)[evaluator.held_out_rows[:num]].cpu()
         numbers.update(fid_kid(inception, real, evaluation.pixels, accelerator.device))
+    if lite is not None:
+        numbers.update(evaluator.lite_distances(lite, evaluation.pixels))
     generated = partial(generate, generator.averaged, accelerator=accelerator)
     with optional():
         plot_all(run, generated, evaluation.pixels, neighbors, numbers["frechet_real"])

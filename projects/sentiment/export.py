@@ -6,7 +6,15 @@ The tokenizer stands in the file's metadata, so that inference needs this one fi
 """
 
 from core.program import ExportCommand, answer_early, parse_export, run_export
-from projects.sentiment.config import TASK, Config, ExportOptions, Facts, ModelFacts
+from projects.sentiment.config import (
+    PACKAGED_SIZE,
+    PACKAGED_VECTORS,
+    TASK,
+    Config,
+    ExportOptions,
+    Facts,
+    ModelFacts,
+)
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
     answer_early(parse_export, Config, ExportOptions)
@@ -29,7 +37,9 @@ from core.plain import to_plain
 from core.quantize import HeldOut, export_int8, quantize_dynamic
 from core.stored_run import StoredRun, load_run
 from projects.sentiment.data import TextSet, load_data
-from projects.sentiment.model import Cell, Ensemble, RecurrentClassifier
+from projects.sentiment.encoders import Cell, RecurrentEncoder
+from projects.sentiment.model import Classifier, Ensemble
+from projects.sentiment.ngrams import Ngrams
 from projects.sentiment.tokenizer import PAD
 
 Run = StoredRun[Config, Facts]
@@ -54,39 +64,40 @@ _OPERATORS: Mapping[Cell, tuple[str, dict[str, int], tuple[int, ...]]] = {
 }
 
 
-class GraphClassifier(RecurrentClassifier):
-    """The classifier whose recurrent layers become one ONNX operator each in an exported graph."""
+class GraphEncoder(nn.Module):
+    """Recurrent layers that become one ONNX operator each in an exported graph."""
 
-    def pack(self) -> None:
-        """Puts the weights of both directions into ONNX's order of gates."""
-        self.packed = nn.ParameterList()
-        _, _, order = _OPERATORS[self.cell]
-        for pair in zip(self.forwards, self.backwards, strict=True):
+    def __init__(self, encoder: RecurrentEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.operator, self.attributes, order = _OPERATORS[encoder.cell]
+        self.packed = nn.ParameterList()  # the weights of both directions in ONNX's order of gates
+        for pair in zip(encoder.forwards, encoder.backwards, strict=True):
             for name in ("weight_ih_l0", "weight_hh_l0"):
                 self.packed.append(torch.stack([_reordered(layer.get_parameter(name), order) for layer in pair]))
             biases = [[layer.get_parameter(f"bias_{kind}_l0") for kind in ("ih", "hh")] for layer in pair]
             self.packed.append(torch.stack([torch.cat([_reordered(bias, order) for bias in both]) for both in biases]))
         self.packed.requires_grad_(False)
 
-    def recur(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Embedded words [T, N, E] → states [T, N, 2H]."""
         if not torch.onnx.is_in_onnx_export():
-            return super().recur(x, mask)
+            states: Tensor = self.encoder(x, mask)
+            return states
         lengths = mask.sum(0).clamp(min=1).to(torch.int32)
         weights = list(self.packed)
-        operator, attributes, _ = _OPERATORS[self.cell]
         for input_weights, recurrent_weights, biases in zip(weights[::3], weights[1::3], weights[2::3], strict=True):
             (steps, texts), size = x.shape[:2], recurrent_weights.shape[2]
-            last = [[2, texts, size]] * (2 if operator == "LSTM" else 1)
-            states, *_ = torch.onnx.ops.symbolic_multi_out(
-                operator,
+            last = [[2, texts, size]] * (2 if self.operator == "LSTM" else 1)
+            all_states, *_ = torch.onnx.ops.symbolic_multi_out(
+                self.operator,
                 (x, input_weights, recurrent_weights, biases, lengths),
-                {"hidden_size": size, "direction": "bidirectional", **attributes},
+                {"hidden_size": size, "direction": "bidirectional", **self.attributes},
                 dtypes=(x.dtype,) * (1 + len(last)),
                 shapes=([steps, 2, texts, size], *last),
                 version=14,
             )
-            x = states.transpose(1, 2).flatten(2)
+            x = all_states.transpose(1, 2).flatten(2)
         return x
 
 
@@ -106,16 +117,21 @@ class Deployed(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """int64 [N, T] → probabilities float32 [N, C], attention float32 [N, T]."""
         logits, attention = self.network.explain(tokens)
-        return (logits / self.network.temperature).softmax(1), attention
+        return logits.softmax(1), attention
 
 
 def build_deployed(run: Run) -> Deployed:
     """The module to export, with a checkpoint's weights."""
-    network = Ensemble.of(run.config, run.facts.num_words, len(run.facts.classes), GraphClassifier)
+    facts = run.facts
+    ngrams = Ngrams(facts.num_words, facts.num_ngrams, len(facts.classes)) if facts.num_ngrams else None
+    has_vectors = run.config.vectors == PACKAGED_VECTORS
+    vectors = torch.zeros(facts.num_words, PACKAGED_SIZE) if has_vectors else None
+    network = Ensemble.of(run.config, facts.num_learned_words, len(facts.classes), ngrams, vectors)
     network.load_state_dict(run.weights())
     for member in network.members:
-        assert isinstance(member, GraphClassifier)
-        member.pack()
+        assert isinstance(member, Classifier)
+        if isinstance(member.encoder, RecurrentEncoder):
+            member.encoder = GraphEncoder(member.encoder)
     return Deployed(network).eval()
 
 

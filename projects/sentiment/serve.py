@@ -14,8 +14,9 @@ from core.errors import UserError
 from core.inference import OnnxModel
 from core.serving.program import run_serving
 from core.serving.service import Asked, Record, Service
+from projects.sentiment.classifying import classify_with, tokenizer_of
 from projects.sentiment.config import TASK, Config, ModelFacts
-from projects.sentiment.infer import classify_with, to_record, tokenizer_of
+from projects.sentiment.infer import to_record
 from projects.sentiment.tables import Fault, Row, add_row
 
 

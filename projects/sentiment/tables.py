@@ -46,29 +46,42 @@ def read_table(path: Path, wanted: Columns, faults: list[Fault]) -> tuple[list[R
 
     Raises UserError for a file or header that cannot be used, and for a broken quote.
     """
+    columns, entries = table_entries(path, wanted)
+    rows: list[Row] = []
+    for entry in entries:
+        if isinstance(entry, Row):
+            rows.append(entry)
+        else:
+            faults.append(entry)
+    return rows, columns
+
+
+def table_entries(path: Path, wanted: Columns) -> tuple[Columns, Iterator[Row | Fault]]:
+    """read_table, row by row as the file is read: a broken quote raises UserError only when it is come to."""
     records = {".csv": csv_records, ".tsv": _tsv_records, ".jsonl": _json_records}[path.suffix.lower()](path)
     first = next(records, None)
     if first is None:
         raise UserError("an empty file", path, "give one whose first line names the columns")
     header = first[1]
     columns = _choose_columns(path, header, wanted)
-    rows: list[Row] = []
-    for line, record in records:
-        values = _values(record, header, columns)
-        add_row(values, f"{path} line {line}", rows, faults)
-    return rows, columns
+    return columns, (as_entry(_values(each, header, columns), f"{path} line {line}") for line, each in records)
 
 
 def add_row(values: tuple[str, str | None] | str, where: str, rows: list[Row], faults: list[Fault]) -> None:
-    """Adds a row of a text and its label to `rows`, or what is wrong with it to `faults`.
+    """Adds a row of a text and its label to `rows`, or what is wrong with it to `faults`; values: as of as_entry."""
+    entry = as_entry(values, where)
+    if isinstance(entry, Row):
+        rows.append(entry)
+    else:
+        faults.append(entry)
 
-    values: text and label, or what is wrong with the form of the row.
-    """
+
+def as_entry(values: tuple[str, str | None] | str, where: str) -> Row | Fault:
+    """A row, or what is wrong with it. values: text and label, or what is wrong with the form of the row."""
     fault = values if isinstance(values, str) else _fault_in(*values)
     if isinstance(values, str) or fault is not None:
-        faults.append(Fault(str(fault), where))
-    else:
-        rows.append(Row(values[0].strip(), values[1], where))
+        return Fault(str(fault), where)
+    return Row(values[0].strip(), values[1], where)
 
 
 def similar_labels(labels: Iterable[str]) -> list[list[str]]:

@@ -77,8 +77,13 @@ class Tokenizer:
         return np.concatenate([values[: self.max_length - tail], values[len(values) - tail :]])
 
 
-def train_tokenizer(texts: Iterable[str], kind: Kind, size: int, min_count: int, max_length: int) -> Tokenizer:
-    """A tokenizer of at most `size` entries; a word (or pair) has to occur `min_count` times to have one."""
+def train_tokenizer(
+    texts: Iterable[str], kind: Kind, size: int, min_count: int, max_length: int, more_words: Sequence[str] = ()
+) -> Tokenizer:
+    """A tokenizer of at most `size` entries; a word (or pair) has to occur `min_count` times to have one.
+
+    more_words: entries that follow them in any case, of a tokenizer of whole words.
+    """
     tokenizers = _library()
     settings = {"special_tokens": SPECIALS, "vocab_size": size, "min_frequency": min_count, "show_progress": False}
     steps = [_splitter(tokenizers)]
@@ -94,6 +99,11 @@ def train_tokenizer(texts: Iterable[str], kind: Kind, size: int, min_count: int,
     tokenizer.normalizer = _normalizer(tokenizers)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(steps)
     tokenizer.train_from_iterator(texts, trainer)
+    if more_words:
+        entries: dict[str, int] = tokenizer.get_vocab()
+        for word in more_words:
+            entries.setdefault(word, len(entries))
+        tokenizer.model = tokenizers.models.WordLevel(entries, unk_token=SPECIALS[UNKNOWN])
     return Tokenizer(tokenizer, max_length)
 
 

@@ -5,24 +5,22 @@ Methods"), dropout of embedded numbers and of units, averaged weights, and a tem
 """
 
 from core.program import TrainCommand, answer_early, parse_training, run_training
-from projects.sentiment.config import Config, Facts
+from projects.sentiment.config import PACKAGED_VECTORS, Config, Facts
 
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
     answer_early(parse_training, Config)
 
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
-from core import distributed
 from core.accelerator import Accelerator
-from core.data import Loader
-from core.distributed import World
 from core.errors import printable
-from core.evaluation import count_weights, evaluating
+from core.evaluation import count_weights
 from core.files import write_atomically
 from core.learner import Learner
 from core.optim import decay_groups, warmup_cosine
@@ -32,21 +30,18 @@ from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
 from projects.sentiment.attention import plot_attention
-from projects.sentiment.baseline import measure_baseline
-from projects.sentiment.calibration import calibration_error
 from projects.sentiment.data import (
     Batch,
     Data,
-    TextSet,
     evaluation_loader,
-    evaluation_rows,
     load_data,
     training_loader,
 )
-from projects.sentiment.model import Ensemble
+from projects.sentiment.evaluation import accuracy, evaluate, predict, scores
+from projects.sentiment.model import Ensemble, mixed
+from projects.sentiment.ngrams import fit_ngrams
 from projects.sentiment.plots import LabeledTexts, plot_results
-from projects.sentiment.temperature import fit_temperature
-from projects.sentiment.vectors import read_vectors
+from projects.sentiment.vectors import packaged_vectors, read_vectors
 
 _NUM_FAULTS_SHOWN = 5
 
@@ -67,14 +62,18 @@ def train(command: TrainCommand[Config]) -> None:
     config, accelerator = command.config, Accelerator.of(command.config)
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config)
-    network = Ensemble.of(config, len(data.tokenizer), len(data.classes))
+    ngrams = fit_ngrams(data.train, data.val, len(data.tokenizer), len(data.classes)) if config.ngrams else None
+    vectors = torch.from_numpy(packaged_vectors(data.tokenizer)) if config.vectors == PACKAGED_VECTORS else None
+    network = Ensemble.of(config, data.num_learned_words, len(data.classes), ngrams, vectors)
     notes = [*data.notes, *_start_from_vectors(network, data, config)]
     loader = training_loader(data, config, accelerator.world)
     steps = total_steps(config, loader)
     optimizer = AdamW(decay_groups(network, config.weight_decay), lr=config.lr, fused=True)
     schedule = warmup_cosine(steps, round(config.warmup * steps))
     learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema)
-    run = RunFolder.start(command, _facts_of(data, config), accelerator.world)
+    run = RunFolder.start(
+        command, _facts_of(data, config, 0 if ngrams is None else len(ngrams.codes)), accelerator.world
+    )
     if run.says_complete():
         return
     run.say_all(notes)
@@ -95,42 +94,11 @@ def train(command: TrainCommand[Config]) -> None:
         _finish(run, loop, data, learner)
 
 
-def evaluate(loader: Loader[Batch], network: Ensemble, trained: Ensemble, accelerator: Accelerator) -> dict[str, float]:
-    """Accuracy, cross-entropy, and calibration error over all texts of a loader, over all ranks.
-
-    Sets the temperature of both networks: the evaluated one, and the trained one.
-    """
-    parts = distributed.gather(predictions(loader, network, accelerator))
-    logits, labels = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    temperature = fit_temperature(logits, labels)
-    for module in (network, trained):
-        module.temperature.fill_(temperature)
-    probabilities = (logits / temperature).softmax(1).numpy()
-    return {
-        "accuracy": float((logits.argmax(1) == labels).double().mean()),
-        "loss": float(F.cross_entropy(logits.double(), labels)),
-        "calibrated_loss": float(F.cross_entropy(logits.double() / temperature, labels)),
-        "calibration_error": calibration_error(probabilities, labels.numpy()),
-    }
-
-
-def predictions(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator) -> tuple[Tensor, Tensor]:
-    """Logits float32 [N, C] without temperature, and labels [N], on the CPU, in the loader's order."""
-    logits, labels = [], []
-    with evaluating(network):
-        for batch in loader.batches(epoch=0):
-            ids, targets = accelerator.to_device(batch)
-            with accelerator.autocast():
-                logits.append(network(ids).float().cpu())
-            labels.append(targets.cpu())
-    return torch.cat(logits).clone(), torch.cat(labels)
-
-
 def _start_from_vectors(network: Ensemble, data: Data, config: Config) -> list[str]:
     """Puts the given word vectors into the embeddings; returns a note on how many words have one."""
-    if config.vectors is None:
+    if config.vectors is None or network.vectors is not None:
         return []
-    rows, vectors = read_vectors(config.vectors, data.tokenizer, config.embedding_size)
+    rows, vectors = read_vectors(Path(config.vectors), data.tokenizer, config.embedding_size)
     with torch.no_grad():
         for member in network.members:
             member.get_parameter("embedding.weight")[torch.from_numpy(rows)] = torch.from_numpy(vectors)
@@ -138,12 +106,17 @@ def _start_from_vectors(network: Ensemble, data: Data, config: Config) -> list[s
     return [f"{config.vectors} has vectors of {len(rows):,} of {len(data.tokenizer):,} words ({share:.1%})"]
 
 
-def _facts_of(data: Data, config: Config) -> Facts:
+def _facts_of(data: Data, config: Config, num_ngrams: int) -> Facts:
     """What export needs of this run."""
+    kind = f"{config.cell.upper()}s" if config.model == "recurrent" else f"{config.model}s"
+    depth = "" if config.model == "cnn" else f" of {config.layers} layers"
+    vectors = " on GloVe 6B vectors (PDDL 1.0)" if config.vectors == PACKAGED_VECTORS else ""
     return Facts(
-        model=f"{config.members} {config.cell.upper()}s of {config.layers} layers",
+        model=f"{config.members} {kind}{depth}{vectors}{', mixed with n-grams' if num_ngrams else ''}",
         classes=tuple(data.classes),
         num_words=len(data.tokenizer),
+        num_learned_words=data.num_learned_words,
+        num_ngrams=num_ngrams,
         num_train=len(data.train),
         data_sha256=data.sha256,
         tokenizer_sha256=data.tokenizer.sha256(),
@@ -165,12 +138,11 @@ def _finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner:
     """Evaluates the best weights on the test texts, once; writes plots and summary, and says what to do next."""
     learner.load_best(run, loop)
     network, config = learner.averaged, run.config
-    logits_of = partial(_predict, network=network, config=config, accelerator=learner.accelerator)
-    val_accuracy = float((logits_of(data.val).argmax(1).numpy() == data.val.labels).mean())
+    logits_of = partial(predict, network=network, config=config, accelerator=learner.accelerator)
+    words, ngrams = logits_of(data.val)
+    val_accuracy = accuracy(mixed(words, ngrams, network.share.cpu()), data.val.labels)
     texts, name = (data.test, "test") if data.test is not None else (data.val, "val")
-    logits = logits_of(texts)
-    probabilities, uncalibrated = ((logits / t).softmax(1).numpy() for t in (float(network.temperature), 1.0))
-    accuracy = float((probabilities.argmax(1) == texts.labels).mean())
+    scored, uncalibrated, probabilities = scores(*logits_of(texts), texts.labels, network, name)
     with optional():
         curves(run.path, ["loss", "accuracy"])
         labeled = LabeledTexts(texts.texts, texts.where, texts.labels, texts.lengths.numpy())
@@ -178,30 +150,13 @@ def _finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner:
         plot_attention(
             run.path / "plots" / "attention.png", texts, probabilities, data.classes, data.tokenizer, network
         )
-    numbers = {
-        f"{name}_accuracy": accuracy,
-        f"num_{name}": len(texts),
-        "calibration_error": calibration_error(probabilities, texts.labels),
-        "temperature": float(network.temperature),
-        "best_val_accuracy": val_accuracy,
-        "best_val_loss": loop.best,
-    }
     on = f"on {len(texts):,} texts, weights of step {loop.best_step} (val accuracy {val_accuracy:.4f})"
-    results = {f"{name} accuracy": f"{accuracy:.4f} {on}"}
-    if config.baseline:
-        baseline = measure_baseline(data)
-        numbers |= {f"baseline_{part}_accuracy": value for part, value in baseline.items()}
-        results["bag of words"] = f"{baseline[name]:.4f} on the same texts (val accuracy {baseline['val']:.4f})"
-    run.summarize({**numbers, **loop.numbers()})
+    results = {f"{name} accuracy": f"{scored[f'{name}_accuracy']:.4f} {on}"}
+    if network.ngrams is not None:
+        alone = [f"{scored[f'{part}_alone_{name}_accuracy']:.4f} the {part}" for part in ("network", "ngrams")]
+        results["alone"] = f"{', '.join(alone)}, whose share is {scored['ngrams_share']:.2f}"
+    run.summarize({**scored, "best_val_accuracy": val_accuracy, "best_val_loss": loop.best, **loop.numbers()})
     run.report({**results, "mistakes": f"{run.path}/mistakes.txt"})
-
-
-def _predict(texts: TextSet, *, network: Ensemble, config: Config, accelerator: Accelerator) -> Tensor:
-    """Logits float32 [N, C] of texts in their own order; for a single process, when other ranks have left."""
-    served, _ = predictions(evaluation_loader(texts, config, World()), network, accelerator)
-    logits = torch.empty_like(served)
-    logits[evaluation_rows(texts)] = served
-    return logits
 
 
 if __name__ == "__main__":

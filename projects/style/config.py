@@ -47,8 +47,10 @@ class Config(RunConfig):
     on_fault: Literal["stop", "skip"] = option(
         "stop", "a broken photograph: stop before any work begins, or leave it out and name it", harmless=True
     )
-    features: Literal["random", "vgg16", "vgg19"] = option(
-        "random", "network that the losses compare features of: random filters, not trained, or a VGG of ImageNet"
+    features: Literal["random", "lite0", "vgg16", "vgg19"] = option(
+        "random",
+        "network that the losses compare features of: random filters, not trained; or pretrained on ImageNet, "
+        "EfficientNet-Lite0, installed with this package, or a VGG, downloaded",
     )
     weights: Path | None = option(
         None, "file of VGG weights (.pth, .safetensors) in place of torchvision's cache", harmless=True

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from projects.style.config import Config
+from projects.style.lite_features import LiteFeatures
 from projects.style.random_features import RandomFeatures
-from projects.style.vgg_features import load_vgg
+from projects.style.vgg_features import VggFeatures, load_vgg
 
 
 class Features(Protocol):
@@ -36,7 +37,13 @@ class Features(Protocol):
 def build_features(config: Config, device: torch.device) -> Features:
     """The feature network that the settings name, frozen, on the device. Raises UserError where its weights cannot be
     read."""
-    network = RandomFeatures() if config.features == "random" else load_vgg(config.features, config.weights)
+    network: RandomFeatures | LiteFeatures | VggFeatures
+    if config.features == "random":
+        network = RandomFeatures()
+    elif config.features == "lite0":
+        network = LiteFeatures()
+    else:
+        network = load_vgg(config.features, config.weights)
     network.requires_grad_(False).eval().to(device)
     return network
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
-from core.program import Int8ExportOptions
+from core.program import ClassifierExportOptions
 
 TASK = "image classification"
 SYNTHETIC = "synthetic"
@@ -46,6 +46,9 @@ class Config(RunConfig):
         "full", "train everything, only the new head, or one layer more after the other from the head down"
     )
     thaw: float = option(0.5, "gradual: share of the training after which everything is trained", above=0, high=1)
+    norms: Literal["train", "keep"] = option(
+        "train", "statistics of the backbone's batch norms: of each batch, or kept as the pretraining left them"
+    )
     epochs: int = option(30, "passes over the training images", low=1, harmless=True)
     batch_size: int = option(24, "images of one forward pass, over all ranks together", low=1)
     log_every: int = option(200, "steps between lines of metrics.jsonl, beside one an epoch", low=1)
@@ -112,6 +115,9 @@ class Config(RunConfig):
         if self.from_scratch and self.strategy != "full":
             todo = "give --strategy full"
             raise UserError("random layers would stay random", f"--from-scratch --strategy {self.strategy}", todo)
+        if self.from_scratch and self.norms == "keep":
+            where = "--from-scratch --norms keep"
+            raise UserError("random layers have no statistics to keep", where, "give --norms train")
         if self.cache == "yes" and self.strategy != "head":
             where = f"--cache yes --strategy {self.strategy}"
             raise UserError("features change in training", where, "give --strategy head")
@@ -204,7 +210,7 @@ class ModelFacts(Facts):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(Int8ExportOptions):
+class ExportOptions(ClassifierExportOptions):
     """The export's flags."""
 
     adapted: bool = option(False, "with the norm statistics that adapt has estimated")

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
 import torch
 
 from core.export import export_onnx, finish_export
+from core.export_program import export_program
 from core.plain import to_plain
 from core.stored_run import load_run
 from core.vision.classification_export import check_same_data, classifier_spec, write_int8
@@ -38,7 +39,10 @@ def export(command: ExportCommand[ExportOptions]) -> None:
         data = load_data(config, facts.side, torch.device("cpu"))
         check_same_data(data.sha256, facts.data_sha256, config.data)
     model_facts = ModelFacts(**{**to_plain(facts), "adapted": options.adapted})
-    export_onnx(classifier_spec(module, TASK, model_facts, len(facts.classes)), run, output)
+    spec = classifier_spec(module, TASK, model_facts, len(facts.classes))
+    export_onnx(spec, run, output)
+    if "pt2" in options.format:
+        export_program(spec, output)
     if data is not None:
         write_int8(output, data.train, data.val)
     finish_export(command, run, "IMAGE_OR_FOLDER...")

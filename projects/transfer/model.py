@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.errors import UserError
 from projects.transfer.config import Config
@@ -31,11 +32,20 @@ class Classifier(nn.Module):
     """A backbone without its head, features [N, num_features] → a new head.
 
     The lowest `num_frozen` layers of the backbone stay as they are: no gradients, and their norms in evaluation mode
-    whatever the mode of the whole.
+    whatever the mode of the whole. keeps_norms: whether all of its norms keep their statistics in training.
     """
 
-    def __init__(self, backbone: nn.Module, num_features: int, num_classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        num_features: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        *,
+        keeps_norms: bool = False,
+    ) -> None:
         super().__init__()
+        self.keeps_norms = keeps_norms
         self.backbone = backbone
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
         self.layers = layers_of(backbone)
@@ -55,8 +65,12 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for all but the frozen layers."""
+        """Training mode for all but the frozen layers, and the norms that keep their statistics."""
         super().train(mode)
+        if self.keeps_norms:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         if self.num_frozen == len(self.layers):
             self.backbone.eval()
         for layer in self.layers[: self.num_frozen]:
@@ -93,9 +107,11 @@ def _children_of(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, child
 
 
-def build_classifier(backbone: nn.Module, num_classes: int, image_size: int, dropout: float) -> Classifier:
+def build_classifier(
+    backbone: nn.Module, num_classes: int, image_size: int, dropout: float, *, keeps_norms: bool = False
+) -> Classifier:
     """A backbone with a new head. Raises UserError for an image size that the backbone does not take."""
-    return Classifier(backbone, feature_size(backbone, image_size), num_classes, dropout)
+    return Classifier(backbone, feature_size(backbone, image_size), num_classes, dropout, keeps_norms=keeps_norms)
 
 
 def parameter_groups(network: Classifier, config: Config) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ class Setup:
             mean, std = statistics(data.train)
         preprocessing = Preprocessing.of(size, config.crop, mean, std)
         seed_all(config.seed, rank=0)  # all ranks begin with the same weights
-        network = build_classifier(source.build(), len(data.classes), size, config.dropout)
+        keeps_norms = config.norms == "keep"
+        network = build_classifier(source.build(), len(data.classes), size, config.dropout, keeps_norms=keeps_norms)
         if config.batch_size == accelerator.world.size and config.strategy != "head":
             _check_batch_of_one(network, size)
         target = None

@@ -115,7 +115,7 @@ def words_a_second(loop: Callable[[Iterator[Batch]], None], source: Iterator[Bat
 def new_network(config: Config) -> Ensemble:
     """The classifier's network, untrained."""
     torch.manual_seed(0)
-    return Ensemble.of(config, NUM_WORDS, 2)
+    return Ensemble.of(config, NUM_WORDS, 2, None)
 
 
 def by_hand(config: Config, accelerator: Accelerator) -> Callable[[Iterator[Batch]], None]:

@@ -19,6 +19,8 @@ from tests.projects.detection.conftest import CLASSES, MakeFolder, draw, edit_co
 TINY = ["--image-size", 64, "--batch-size", 4, "--epochs", 4, "--seed", 3, "--precision", "fp32", "--device", "cpu"]
 TINY += ["--mosaic", 0.5, "--mosaic-until", 0.5, "--zoom", 1.5, "--flip-vertical"]
 
+FEW = ["--num-train", 4]
+
 
 def settings(folder: Path, *more: object) -> Config:
     return parse_training(Config, [str(value) for value in ("--data", folder, *TINY, *more)]).config
@@ -45,6 +47,18 @@ def test_without_val_a_share_is_held_out_and_no_image_is_in_both(make_voc: MakeF
     assert (len(data.train), len(data.val), data.test) == (16, 4, None)
     names = {image.path.name for split in (data.train, data.val) for image in split.images}
     assert len(names) == 20
+
+
+def test_fewer_training_images_are_drawn_by_the_seed_and_no_other_split_changes(make_voc: MakeFolder) -> None:
+    folder = make_voc(train=10, val=2)
+    whole, some, other = (load_data(settings(folder, *more)) for more in ([], FEW, [*FEW, "--seed", 4]))
+    drawn = [{image.path.name for image in data.train.images} for data in (whole, some, other)]
+    assert [len(names) for names in drawn] == [10, 4, 4]
+    assert drawn[1] < drawn[0] > drawn[2] != drawn[1]
+    assert [image.path for image in some.val.images] == [image.path for image in whole.val.images]
+    assert some.sha256 == whole.sha256
+    with pytest.raises(UserError, match="--num-train 11"):
+        load_data(settings(folder, "--num-train", 11))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

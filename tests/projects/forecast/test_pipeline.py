@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from core.inference import OnnxModel
-from core.program import ExportCommand, ExportOptions, parse_training
+from core.program import ExportCommand, ProgramExportOptions, parse_training
 from projects.forecast import infer
 from projects.forecast.config import TASK, Config, ModelFacts
 from projects.forecast.export import export
@@ -95,7 +95,7 @@ def test_the_other_models_export_and_infer_too(
     argv = ["--data", table, *TINY, *recipe, "--max-steps", 2, "--run-dir", run_dir]
     train(parse_training(Config, [str(value) for value in argv]))
     table.rename(tmp_path / "moved.csv")  # export needs no data
-    export(ExportCommand(run_dir, ExportOptions(checkpoint="last", output=tmp_path / "last.onnx")))
+    export(ExportCommand(run_dir, ProgramExportOptions(checkpoint="last", output=tmp_path / "last.onnx")))
     model = OnnxModel(tmp_path / "last.onnx", task=TASK, facts=ModelFacts, threads=1)
     assert model.metadata["step"] == 2
     outputs = model.run(series=np.ones((7, 24, 2), np.float32))

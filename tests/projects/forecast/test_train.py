@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.learner import Learner
-from core.program import ExportCommand, ExportOptions, parse_training
+from core.program import ExportCommand, ProgramExportOptions, parse_training
 from core.training_state import LoopState
 from projects.forecast import infer
 from projects.forecast import train as program
@@ -170,7 +170,7 @@ def test_one_network_is_trained_over_all_series_and_forecasts_each(
     both = [[*row, site] for site in ("north", "south") for row in rows[1:]]
     path = write(tmp_path / "sites.csv", [[*rows[0], "site"], *both])
     run(["--data", path, "--series-column", "site", *TINY, "--max-steps", 2, "--run-dir", tmp_path / "run"])
-    export(ExportCommand(tmp_path / "run", ExportOptions()))
+    export(ExportCommand(tmp_path / "run", ProgramExportOptions()))
     monkeypatch.setattr("sys.argv", ["infer", f"{tmp_path}/run/model.onnx", str(path), "--output", str(tmp_path)])
     infer.main()
     lines = (tmp_path / "forecast.csv").read_text().splitlines()

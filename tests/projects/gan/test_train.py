@@ -32,6 +32,7 @@ WRONG = [
     ("--feature-classifier", "run:"),
     ("--feature-classifier", "run:nowhere"),
     ("--inception-weights", "nowhere.pth"),
+    ("--lite0-samples", "100"),
 ]
 
 

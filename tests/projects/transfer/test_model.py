@@ -91,6 +91,14 @@ def test_frozen_layers_keep_weights_and_norm_statistics_and_others_do_not(num_fr
     assert "backbone.stages.0.norm1.running_mean" in (kept if num_frozen else set(before) - kept)
 
 
+def test_norms_that_are_kept_have_their_weights_trained_and_their_statistics_not() -> None:
+    network = build_classifier(backbone_of("other:fast"), 3, 32, 0.0, keeps_norms=True).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    step(network, build_optimizer(network, settings("--lr", 0.1, "--backbone-lr", 1)), 0)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert changed(network, before) == trained
+
+
 def test_dropout_of_the_head_works_over_a_frozen_backbone() -> None:
     network = classifier(dropout=0.5)
     network.freeze(len(network.layers))

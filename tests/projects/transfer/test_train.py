@@ -38,7 +38,11 @@ DO_NOT_FIT = {
         ["--weights", "w.pkl"],
         ["--backbone", "package:efficientnet_lite0", "--weights", "w.safetensors"],
     ],
-    "--from-scratch": [["--from-scratch", "--strategy", "head"], ["--from-scratch", "--strategy", "gradual"]],
+    "--from-scratch": [
+        ["--from-scratch", "--strategy", "head"],
+        ["--from-scratch", "--strategy", "gradual"],
+        ["--from-scratch", "--norms", "keep"],
+    ],
     "--strategy": [["--cache", "yes", "--strategy", "full"]],
     "--cache": [["--strategy", "head", "--cache", "yes", "--mixup", "1"]],
     "--views": [["--strategy", "head", "--cache", "yes", "--views", "0"]],
