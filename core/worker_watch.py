@@ -5,12 +5,14 @@ torch passes a batch as file descriptors, which the training process asks the wo
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Self
 
 _SECONDS_TO_DIE = 5.0
+_MOST_STRIKES = 100
 
 
 class WorkerWatch:
@@ -38,7 +40,7 @@ class WorkerWatch:
             self._thread.join()
         self.kill()
         for worker in self._workers:
-            worker.join(_SECONDS_TO_DIE)
+            _insist(partial(worker.join, _SECONDS_TO_DIE))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -61,5 +63,13 @@ class WorkerWatch:
     def kill(self) -> None:
         """Ends every worker at once; SIGKILL reaches stopped ones too."""
         for worker in self._workers:
-            with suppress(RuntimeError):  # torch's handler tells of a worker's death wherever the program is
-                worker.kill()
+            _insist(worker.kill)
+
+
+def _insist(action: Callable[[], object]) -> None:
+    """Does something again where torch's handler struck in it, which tells of a worker's death wherever the program is,
+    such as in killing the next one."""
+    for _ in range(_MOST_STRIKES):
+        with suppress(RuntimeError):
+            action()
+            return

@@ -16,6 +16,7 @@ import torch
 from core.data import BatchLoader, Loader, Order, StreamLoader
 from core.distributed import World
 from core.errors import RunError, UserError
+from core.worker_watch import WorkerWatch
 from tests import forked
 
 
@@ -161,6 +162,20 @@ def test_a_worker_that_gives_no_batch_ends_the_wait_in_the_stated_time(fault: st
         list(batches)
     assert time.monotonic() - began < 20
     assert not multiprocessing.active_children()
+
+
+def test_news_of_a_dead_worker_do_not_keep_the_next_one_alive() -> None:
+    killed: list[str] = []
+
+    def kill(self: object) -> None:
+        """As torch's handler of SIGCHLD strikes: in the killing of another worker than the one that has died."""
+        killed.append("struck" if not killed else "done")
+        if killed == ["struck"]:
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    worker: Any = type("Worker", (), {"kill": kill})()
+    WorkerWatch([worker], limit_seconds=1.0).kill()
+    assert killed == ["struck", "done"]
 
 
 def test_leaving_with_a_stopped_worker_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
