@@ -62,10 +62,8 @@ from core.plain import to_plain
 from core.randomness import seed_all
 from core.step_graphs import step_graphs
 from core.trainer import total_steps
-from projects.cifar10.checkpointing import checkpoint_stages
 from projects.cifar10.data import Data, evaluation_loader, load_data, training_loader
-from projects.cifar10.model import FastNet, build_model, check_image_size
-from projects.cifar10.train import build_optimizer, build_schedule, network_name, predictions, train_step, whiten
+from projects.cifar10.train import begin_network, build_optimizer, build_schedule, network_name, predictions, train_step
 
 
 @dataclass(frozen=True)
@@ -103,13 +101,7 @@ def one_run(config: SpeedrunConfig, data: Data) -> Run:
     assert data.test is not None
     accelerator = Accelerator.of(config)
     seed_all(config.seed, rank=0)
-    name = network_name(config, accelerator.device)
-    network = build_model(name, len(data.classes))
-    check_image_size(network, name, config.image_size)
-    if isinstance(network, FastNet):
-        whiten(network, data)
-    if config.gradient_checkpointing:
-        checkpoint_stages(network, name)
+    network = begin_network(network_name(config, accelerator.device), data, config)
     loader = training_loader(data, config, accelerator)
     steps = total_steps(config, loader)
     schedule = build_schedule(config, steps)

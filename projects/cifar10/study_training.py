@@ -19,9 +19,8 @@ from core.randomness import seed_all
 from projects.cifar10.config import Config
 from projects.cifar10.data import Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.distillation import Distillation
-from projects.cifar10.model import FastNet, build_model, check_image_size
 from projects.cifar10.study_options import StudyOptions
-from projects.cifar10.train import build_optimizer, build_schedule, evaluate, train_step, whiten
+from projects.cifar10.train import begin_network, build_optimizer, build_schedule, evaluate, train_step
 
 _SCHEDULE_POINTS = 1_000
 _NUM_JUDGED = 300  # validation images; the slowest network needs many seconds for them on one core
@@ -76,11 +75,7 @@ def load(config: Config, device: torch.device, num_judged: int = _NUM_JUDGED) ->
 def network_for(name: str, data: Data, config: Config) -> nn.Module:
     """A network as the train program begins with it, from the settings' seed. Raises UserError for a wrong size."""
     seed_all(config.seed, rank=0)
-    network = build_model(name, len(data.classes))
-    check_image_size(network, name, config.image_size)
-    if isinstance(network, FastNet):
-        whiten(network, data)
-    return network
+    return begin_network(name, data, config)
 
 
 def by_steps(steps: int) -> Callable[[int], float]:

@@ -60,12 +60,7 @@ def train(command: TrainCommand[Config]) -> None:
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config, accelerator.device)
     name = network_name(config, accelerator.device)
-    network = build_model(name, len(data.classes))
-    check_image_size(network, name, config.image_size)
-    if isinstance(network, FastNet):
-        whiten(network, data)
-    if config.gradient_checkpointing:
-        checkpoint_stages(network, name)
+    network = begin_network(name, data, config)
     loader = training_loader(data, config, accelerator)
     schedule = build_schedule(config, total_steps(config, loader))
     optimizer = build_optimizer(network, config)
@@ -126,6 +121,17 @@ def network_name(config: Config, device: torch.device) -> str:
     if config.model != "auto":
         return config.model
     return "resnet18" if device.type == "cuda" else "fast"
+
+
+def begin_network(name: str, data: Data, config: Config) -> nn.Module:
+    """A network as training begins with it. Raises UserError for an image size that it does not take."""
+    network = build_model(name, len(data.classes))
+    check_image_size(network, name, config.image_size)
+    if isinstance(network, FastNet):
+        whiten(network, data)
+    if config.gradient_checkpointing:
+        checkpoint_stages(network, name)
+    return network
 
 
 def build_optimizer(network: nn.Module, config: Config) -> Optimizer:
