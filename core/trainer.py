@@ -74,8 +74,10 @@ def fit(
     resume(run, loop, state, accelerator)
     last_step = total_steps(config, loader)
     samples = config.batch_size * config.accumulate
-    modes = {"mode": config.graph, "accumulates": config.accumulate > 1, "profiles": config.profile}
-    graphs, note = step_graphs(train_step, accelerator, state, graph_key, **modes)
+    accumulates, profiles = config.accumulate > 1, config.profile
+    graphs, note = step_graphs(
+        train_step, accelerator, state, graph_key, mode=config.graph, accumulates=accumulates, profiles=profiles
+    )
     if note is not None:
         run.say(f"note: train steps are not replayed as CUDA graphs: {note}")
     use = DeviceUse.of(accelerator.device)

@@ -108,8 +108,10 @@ def one_run(config: SpeedrunConfig, data: Data) -> Run:
     optimizer = build_optimizer(network, config)
     learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema, channels_last=True)
     step = partial(train_step, learner=learner, label_smoothing=config.label_smoothing)
-    modes: Any = {"mode": config.graph, "accumulates": False, "profiles": False}
-    graphs, _ = step_graphs(step, accelerator, learner.state(), lambda: "step", **modes)
+    state = learner.state()
+    graphs, _ = step_graphs(
+        step, accelerator, state, lambda: "step", mode=config.graph, accumulates=False, profiles=False
+    )
     test = evaluation_loader(data.test, data, config, accelerator, World())
     network.train()
     synchronize(accelerator.device)
