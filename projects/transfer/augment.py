@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from core import randomness
 from core.seeds import sample_generator
-from cuda_ext import augment, normalize
+from cuda_ext import augment, crop_resize, normalize
 from projects.transfer.config import Config
 
 MAX_ASPECT = 4 / 3  # of a random part's sides
@@ -75,37 +74,47 @@ def training_view(
         highs = (2 * padding + 1, 2 * padding + 1, 2, preprocessing.side, preprocessing.side)
         shifted = augment(pixels, rows, draw("augment", highs), table, padding, 0)
         return preprocessing.center(shifted).contiguous(memory_format=torch.channels_last)
-    chosen = pixels[rows].permute(0, 3, 1, 2)
+    fractions = draw("part", (FINE,) * 7).float() / FINE
+    boxes = random_boxes(fractions[:, :4], preprocessing.side, config.crop_area)
+    contrast, brightness = ((2 * fractions[:, 5:] - 1) * config.jitter).unbind(1)
     if config.augment == "rand":
         operations = draw("operations", (len(OPERATIONS), 2) * config.rand_ops)
-        chosen = rand_augment(chosen, operations, config.rand_magnitude / 30)
-    fractions = draw("part", (FINE,) * 7).float() / FINE
-    parts = random_part(chosen.float(), fractions[:, :5], preprocessing.size, config.crop_area)
-    images = (parts / 255 - column(preprocessing.mean, parts)) / column(preprocessing.std, parts)
-    contrast, brightness = ((2 * fractions[:, 5:] - 1) * config.jitter).unbind(1)
-    images = images * (1 + contrast[:, None, None, None]) + brightness[:, None, None, None]
-    return images.to(table.dtype).contiguous(memory_format=torch.channels_last)
+        pixels = rand_augment(pixels[rows].permute(0, 3, 1, 2), operations, config.rand_magnitude / 30)
+        pixels, rows = pixels.permute(0, 2, 3, 1).contiguous(), torch.arange(len(rows), device=rows.device)
+    num_bytes = pixels[0].numel()
+    return crop_resize(
+        pixels.flatten(),
+        torch.arange(len(pixels), device=pixels.device) * num_bytes,
+        torch.full((len(pixels), 2), preprocessing.side, device=pixels.device),
+        rows,
+        boxes,
+        (preprocessing.size, preprocessing.size),
+        table,
+        flips=fractions[:, 4] < 0.5,
+        colors=color_jitter(1 + contrast, brightness, preprocessing),
+    )
 
 
-def column(values: Sequence[float], like: Tensor) -> Tensor:
-    """A value for each channel, [3, 1, 1]."""
-    return torch.tensor(values, device=like.device)[:, None, None]
+def random_boxes(fractions: Tensor, side: int, smallest: float) -> Tensor:
+    """A random part of each image: left, top, right, bottom in pixels, float32 [N, 4].
 
-
-def random_part(images: Tensor, fractions: Tensor, size: int, smallest: float) -> Tensor:
-    """A random part of each image, half of them mirrored, resized: [N, 3, S, S] → [N, 3, size, size].
-
-    fractions: [N, 5] in [0, 1), for area, aspect, place and mirroring.
+    fractions: [N, 4] in [0, 1), for area, aspect and place. smallest: share of the area of an image.
     """
     area = smallest + (1 - smallest) * fractions[:, 0]
     aspect = torch.exp((2 * fractions[:, 1] - 1) * math.log(MAX_ASPECT))
-    width, height = (torch.sqrt(area * aspect).clamp(max=1), torch.sqrt(area / aspect).clamp(max=1))
-    x, y = (2 * fractions[:, 2] - 1) * (1 - width), (2 * fractions[:, 3] - 1) * (1 - height)
-    mirrored = torch.where(fractions[:, 4] < 0.5, -1.0, 1.0)
-    zero = torch.zeros_like(x)
-    affine = torch.stack([torch.stack([width * mirrored, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-    grid = F.affine_grid(affine, [len(images), 3, size, size], align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    sides = torch.stack([torch.sqrt(area * aspect), torch.sqrt(area / aspect)], 1).clamp(max=1)
+    corner = fractions[:, 2:] * (1 - sides)
+    return side * torch.cat([corner, corner + sides], 1)
+
+
+def color_jitter(contrast: Tensor, brightness: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """The matrices by which crop_resize multiplies normalized values with `contrast`, and adds `brightness` to them.
+
+    contrast, brightness: float32 [N]. Returns float32 [N, 3, 4].
+    """
+    channels = zip(preprocessing.mean, preprocessing.std, strict=True)
+    shift = torch.stack([255 * (brightness * std + (1 - contrast) * mean) for mean, std in channels], 1)
+    return torch.cat([contrast[:, None, None] * torch.eye(3, device=shift.device), shift[..., None]], 2)
 
 
 def rand_augment(images: Tensor, choices: Tensor, strength: float) -> Tensor:

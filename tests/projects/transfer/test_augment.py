@@ -9,10 +9,11 @@ from cuda_ext import lookup_table
 from projects.transfer.augment import (
     OPERATIONS,
     Preprocessing,
+    color_jitter,
     mix,
     plain_view,
     rand_augment,
-    random_part,
+    random_boxes,
     training_view,
 )
 from projects.transfer.synthetic import TARGET_CLASSES, draw_images
@@ -77,28 +78,34 @@ def test_without_augmentation_a_view_is_what_evaluation_sees(pixels: Tensor) -> 
     torch.testing.assert_close(seen, expected, rtol=0, atol=1e-5)
 
 
-def test_the_whole_image_is_a_random_part_too() -> None:
-    images = torch.rand(2, 3, 20, 20)
-    fractions = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.9], [0.5, 0.5, 0.5, 0.5, 0.1]])
-    parts = random_part(images, fractions, 20, smallest=1.0)
-    torch.testing.assert_close(parts[0], images[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(parts[1], images[1].flip(2), rtol=0, atol=1e-5)
-
-
-def test_random_parts_lie_inside_and_have_the_areas_asked_for() -> None:
-    row = torch.linspace(0, 1, 64)
-    images = torch.stack([row.expand(64, 64), row[:, None].expand(64, 64), torch.zeros(64, 64)])[None].expand(
-        500, -1, -1, -1
-    )
-    fractions = torch.rand(500, 5, generator=torch.Generator().manual_seed(0))
-    parts = random_part(images, fractions, 64, smallest=0.25)
-    width = (parts[:, 0].amax((1, 2)) - parts[:, 0].amin((1, 2))) * 64 / 63
-    height = (parts[:, 1].amax((1, 2)) - parts[:, 1].amin((1, 2))) * 64 / 63
-    area = width * height
+def test_random_boxes_lie_inside_and_have_the_areas_asked_for() -> None:
+    boxes = random_boxes(torch.rand(500, 4, generator=torch.Generator().manual_seed(0)), 64, smallest=0.25)
+    assert float(boxes.min()) >= 0
+    assert float(boxes.max()) <= 64
+    area = ((boxes[:, 2:] - boxes[:, :2]) / 64).prod(1)
     assert 0.22 < float(area.min()) < 0.3
-    assert 0.85 < float(area.max()) <= 1.03
+    assert 0.85 < float(area.max()) <= 1
+    assert random_boxes(torch.full((1, 4), 0.5), 64, smallest=1.0).tolist() == [[0, 0, 64, 64]]
+
+
+def test_half_of_the_parts_are_mirrored() -> None:
+    side = PREPROCESSING.side
+    ramp = torch.linspace(0, 255, side).to(torch.uint8)[None, None, :, None].expand(1, side, side, 3).contiguous()
+    parts = view(ramp, [0] * 400, 0, "--augment", "crop", "--jitter", 0, samples=list(range(400)))
     mirrored = parts[:, 0, 0, 0] > parts[:, 0, 0, -1]
     assert 0.4 < float(mirrored.float().mean()) < 0.6
+
+
+def test_jitter_multiplies_and_shifts_normalized_values() -> None:
+    contrast, brightness = torch.tensor([1.2, 0.7]), torch.tensor([-0.1, 0.3])
+    levels = torch.arange(256.0)
+    for matrix, factor, shift in zip(
+        color_jitter(contrast, brightness, PREPROCESSING), contrast, brightness, strict=True
+    ):
+        changed = matrix[:, :3] @ levels.expand(3, -1) + matrix[:, 3:]
+        mean, std = (torch.tensor(values)[:, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
+        wanted = lookup_table(PREPROCESSING.mean, PREPROCESSING.std) * factor + shift
+        torch.testing.assert_close((changed / 255 - mean) / std, wanted, rtol=0, atol=1e-4)
 
 
 def test_every_operation_keeps_shape_and_type_and_all_but_the_identity_change_something(pixels: Tensor) -> None:
