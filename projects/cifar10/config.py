@@ -54,7 +54,7 @@ class Config(RunConfig):
     teacher_weight: float = option(0.5, "the teacher's share of the loss", low=0, high=1)
     temperature: float = option(4.0, "divides the logits of teacher and student in the teacher's part", above=0)
     crop_padding: int = option(2, "pixels that a random crop may move; borders are mirrored", low=0, high=15)
-    flip: bool = option(True, "mirror half of the images")
+    flip: bool = option(True, "mirror half of the images, each in every other epoch")
     cutout: int = option(0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64)
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     test_flip: bool = option(True, "predict from an image and its mirror image, as validation, test and export do")

@@ -95,17 +95,22 @@ def load_data(config: Config, device: torch.device) -> Data:
 
 
 def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:
-    """Shuffled, augmented batches."""
+    """Shuffled, augmented batches. An image is mirrored in every other epoch, so that two epochs show both sides of it
+    (Jordan 2024, arXiv 2404.00498, section 3.6)."""
     order = Order(len(data.train), config.batch_size, config.seed, world=accelerator.world)
     size, padding = config.image_size, config.crop_padding
-    highs = (2 * padding + 1, 2 * padding + 1, 2 if config.flip else 1, size, size)
+    highs = (2 * padding + 1, 2 * padding + 1, 1, size, size)
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
     everything = torch.arange(len(data.train), device=accelerator.device)
 
     @lru_cache(maxsize=1)
     def choices(epoch: int) -> Tensor:
         """The random choices of all samples in an epoch: made at once, since each call costs a GPU's host time."""
-        return randomness.uniform_integers(config.seed, epoch, everything, "augment", highs)
+        chosen = randomness.uniform_integers(config.seed, epoch, everything, "augment", highs)
+        if config.flip:
+            first = randomness.uniform_integers(config.seed, 0, everything, "flip", (2,))[:, 0]
+            chosen[:, 2] = (first + epoch) % 2
+        return chosen
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
         return augment(pixels, rows, choices(epoch)[samples], table, padding, config.cutout), labels

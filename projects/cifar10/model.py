@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.evaluation import evaluating
+from cuda_ext import pool_norm_act
 from projects.cifar10.networks.alexnet import AlexNet
 from projects.cifar10.networks.densenet import DenseNet
 from projects.cifar10.networks.lenet import LeNet
@@ -101,8 +102,27 @@ class FastStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels_in, S, S] → [N, channels_out, S/2, S/2]."""
+        if self.training:
+            return norm_relu(self.conv2(norm_relu(self.conv1(x), self.norm1, pool=True)), self.norm2, pool=False)
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))
         return F.relu(self.norm2(self.conv2(x)))
+
+
+def norm_relu(x: Tensor, norm: nn.BatchNorm2d, *, pool: bool) -> Tensor:
+    """Pooling to half the size if asked for, norm with the statistics of the batch, ReLU, as one operation."""
+    assert norm.momentum is not None
+    return pool_norm_act(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+        activation="relu",
+        pool=pool,
+    )
 
 
 class ResNet(nn.Module):

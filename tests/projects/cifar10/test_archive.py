@@ -134,14 +134,14 @@ def test_every_mirror_is_asked_over_https_and_the_file_is_pinned() -> None:
     assert len(data.CIFAR10.sha256) == 64
 
 
-def test_an_epoch_on_400_real_images_beats_chance(real_data: Path, tmp_path: Path) -> None:
+def test_two_epochs_on_400_real_images_beat_chance(real_data: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in data.CIFAR10_CLASSES:
             target = tmp_path / "images" / split / name
             target.mkdir(parents=True)
             for image in sorted((real_data / "cifar10" / split / name).glob("*.jpg"))[:40]:
                 shutil.copy(image, target)
-    argv = ["--data", tmp_path / "images", "--epochs", 1, "--batch-size", 10, "--model", "fast", "--device", "cpu"]
+    argv = ["--data", tmp_path / "images", "--epochs", 2, "--batch-size", 10, "--model", "fast", "--device", "cpu"]
     argv += ["--precision", "fp32", "--optimizer", "sgd", "--lr", 0.1, "--momentum", 0.85, "--image-size", 32]
     argv += ["--schedule", "one-cycle", "--ema", 0, "--val-fraction", 0.1, "--cutout", 0, "--seed", 0]
     main([str(value) for value in (*argv, "--run-dir", tmp_path / "run")])
