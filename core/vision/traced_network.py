@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from core.evaluation import evaluating
+
 _MODULES: Mapping[str, type[nn.Module]] = {
     kind.__name__: kind
     for kind in (
@@ -89,9 +91,11 @@ class TracedNetwork(nn.Module):
 
 
 def program_of(network: nn.Module) -> dict[str, Any]:
-    """A network's modules and forward pass as plain data. Raises ValueError for what the format does not know."""
+    """A network's modules and forward pass in evaluation as plain data. Raises ValueError for what the format does not
+    know."""
     try:
-        graph = fx.symbolic_trace(network).graph
+        with evaluating(network):
+            graph = fx.symbolic_trace(network).graph
     except Exception as error:  # control flow that depends on values raises various types
         raise ValueError(f"the network cannot be traced: {error}") from error
     kinds = {"call_module": "module", "call_function": "function", "call_method": "method", "get_attr": "tensor"}
