@@ -111,6 +111,8 @@ class FastStage(nn.Module):
 def norm_relu(x: Tensor, norm: nn.BatchNorm2d, *, pool: bool) -> Tensor:
     """Pooling to half the size if asked for, norm with the statistics of the batch, ReLU, as one operation."""
     assert norm.momentum is not None
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
     return pool_norm_act(
         x,
         norm.weight,

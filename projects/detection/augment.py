@@ -1,30 +1,45 @@
 """Augmentation: zoomed crops, mirror images, mosaics and colors, with the boxes moved along.
 
-A crop places one image on the whole canvas, a mosaic places four of them round a point (Bochkovskiy et al. 2020, arXiv
-2004.10934). The colors of the whole canvas are changed by one matrix.
+What a sample shows is chosen here, from the sizes of images alone; canvas.py draws it. A crop places one image on the
+whole canvas, a mosaic places four of them round a point (Bochkovskiy et al. 2020, arXiv 2004.10934). The colors of the
+whole canvas are changed by one matrix.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-PADDING = 114  # the gray round an image that does not fill the canvas
+from projects.detection.annotations import AnnotatedImage
+
 _MIN_VISIBLE = 0.25  # a box of which less than this share of the area is left is ignored
 MIN_SIDE_PIXELS = 2.0  # a box with a shorter side on the canvas is left out
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-class Sample(NamedTuple):
-    """An image with its boxes.
+class Part(NamedTuple):
+    """What a rectangle of the canvas shows.
 
-    pixels: uint8 [H, W, 3]; boxes: float32 [B, 4], x1, y1, x2, y2 in these pixels; labels: int64 [B];
-    ignored: bool [B].
+    row: of the image. shown: left, top, right, bottom in pixels of the image. rectangle: the same on the canvas, whole
+    numbers. flips: whether it is mirrored left to right, and top to bottom.
     """
 
-    pixels: NDArray[np.uint8]
+    row: int
+    shown: tuple[float, float, float, float]
+    rectangle: tuple[int, int, int, int]
+    flips: tuple[bool, bool] = (False, False)
+
+
+class Sample(NamedTuple):
+    """What a canvas shows, with the boxes on it.
+
+    parts: their rectangles have no pixel in common. colors: float32 [3, 4], as crop_resize takes them. boxes: float32
+    [B, 4], x1, y1, x2, y2 in pixels of the canvas. labels: int64 [B]. ignored: bool [B].
+    """
+
+    parts: Sequence[Part]
+    colors: NDArray[np.float32]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
@@ -51,70 +66,58 @@ def fitted_size(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, 
     )
 
 
-def letterbox(sample: Sample, canvas: tuple[int, int]) -> Sample:
-    """The whole image, resized with antialiasing, in the upper left corner of the canvas (height, width)."""
-    size = sample.pixels.shape[:2]
-    height, width = fitted_size(size[0], size[1], canvas)
-    pixels = np.full((*canvas, 3), PADDING, dtype=np.uint8)
-    pixels[:height, :width] = resized(sample.pixels, (height, width))
-    scale = np.array([width / size[1], height / size[0]] * 2, dtype=np.float32)
-    return sample._replace(pixels=pixels, boxes=sample.boxes * scale)
-
-
-def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The image resized to (height, width)."""
-    if pixels.shape[:2] == size:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=np.uint8)
+def letterbox(row: int, images: Sequence[AnnotatedImage], canvas: tuple[int, int]) -> Sample:
+    """The whole image in this row in the upper left corner of the canvas (height, width)."""
+    image = images[row]
+    height, width = fitted_size(image.height, image.width, canvas)
+    part = Part(row, (0, 0, image.width, image.height), (0, 0, width, height))
+    scale = np.array([width / image.width, height / image.height] * 2, dtype=np.float32)
+    return Sample([part], np.eye(3, 4, dtype=np.float32), image.boxes * scale, image.labels, image.ignored)
 
 
 def training_sample(
-    index: int,
-    num: int,
-    fetch: Callable[[int], Sample],
+    row: int,
+    images: Sequence[AnnotatedImage],
     canvas: tuple[int, int],
     augmentation: Augmentation,
     random: np.random.Generator,
 ) -> Sample:
-    """Image `index` of `num`, alone or in a mosaic with three others, on a canvas (height, width).
-
-    fetch: gives the stored image of an index.
-    """
-    pixels = np.full((*canvas, 3), PADDING, dtype=np.uint8)
+    """The image in this row, alone or in a mosaic with three others, on a canvas (height, width)."""
     if random.random() < augmentation.mosaic:
-        row, column = (round(float(random.uniform(0.3, 0.7)) * side) for side in canvas)
-        others = [int(other) for other in random.integers(0, num, 3)]
-        parts = []
-        for number, row_of_image in enumerate([index, *others]):
-            top, left = (0, row)[number // 2], (0, column)[number % 2]
-            bottom, right = (row, canvas[0])[number // 2], (column, canvas[1])[number % 2]
-            rectangle = (top, left, bottom, right)
-            parts.append(place(pixels, rectangle, fetch(row_of_image), canvas, augmentation, random))
+        y, x = (round(float(random.uniform(0.3, 0.7)) * side) for side in canvas)
+        rows = [row, *(int(other) for other in random.integers(0, len(images), 3))]
+        height, width = canvas
+        rectangles = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
     else:
-        parts = [place(pixels, (0, 0, *canvas), fetch(index), canvas, augmentation, random)]
-    boxes, labels, ignored = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Sample(change_colors(pixels, augmentation.color, random), boxes, labels, ignored)
+        rows, rectangles = [row], [(0, 0, canvas[1], canvas[0])]
+    parts, boxes, labels, ignored = zip(
+        *(place(*part, images, canvas, augmentation, random) for part in zip(rows, rectangles, strict=True)),
+        strict=True,
+    )
+    colors = random_colors(augmentation.color, random)
+    return Sample(parts, colors, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignored))
 
 
 def place(
-    pixels: NDArray[np.uint8],
+    row: int,
     rectangle: tuple[int, int, int, int],
-    sample: Sample,
+    images: Sequence[AnnotatedImage],
     canvas: tuple[int, int],
     augmentation: Augmentation,
     random: np.random.Generator,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-    """Writes a part of an image into the rectangle (top, left, bottom, right) of the canvas `pixels`, in place.
+) -> tuple[Part, NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+    """A part of the image in this row, in the rectangle (left, top, right, bottom) of the canvas.
 
-    Returns the boxes that are visible there, in pixels of the canvas, with labels and ignored. The image is scaled at
-    random, by up to `zoom` times or to 1 / `zoom` of the size that fits the canvas. A random part of it is shown where
-    it is larger than the rectangle; where it is smaller, it is put at a random position in it.
+    Returns with it the boxes that are visible there, in pixels of the canvas, with labels and ignored. The image is
+    scaled at random, by up to `zoom` times or to 1 / `zoom` of the size that fits the canvas, to a pixel at least. A
+    random part of it is shown where it is larger than the rectangle; where it is smaller, it is put at a random position
+    in it.
     """
-    top, left, bottom, right = rectangle
-    height, width = sample.pixels.shape[:2]
+    image, (left, top, right, bottom) = images[row], rectangle
+    height, width = image.height, image.width
     zoom = float(np.exp(random.uniform(-1, 1) * np.log(augmentation.zoom)))
     fit_height, fit_width = fitted_size(height, width, canvas)
-    scale_y, scale_x = fit_height / height * zoom, fit_width / width * zoom
+    scale_y, scale_x = max(1 / height, fit_height / height * zoom), max(1 / width, fit_width / width * zoom)
     # The offset of the scaled image from the corner of the rectangle: negative where it is cut, else positive.
     offset_y = float(random.uniform(*sorted((0.0, bottom - top - height * scale_y))))
     offset_x = float(random.uniform(*sorted((0.0, right - left - width * scale_x))))
@@ -123,8 +126,6 @@ def place(
     y1, x1 = round(max(0.0, offset_y)), round(max(0.0, offset_x))
     y2 = round(min(bottom - top, offset_y + height * scale_y))
     x2 = round(min(right - left, offset_x + width * scale_x))
-    if y2 <= y1 or x2 <= x1:
-        return sample.boxes[:0], sample.labels[:0], sample.ignored[:0]
     # The part of the image that is shown, in its own pixels; the boxes are moved by the same numbers.
     shown = (
         max(0.0, (x1 - offset_x) / scale_x),
@@ -132,19 +133,17 @@ def place(
         min(float(width), (x2 - offset_x) / scale_x),
         min(float(height), (y2 - offset_y) / scale_y),
     )
-    part = Image.fromarray(sample.pixels).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box=shown)
-    drawn = np.asarray(part)[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-    pixels[top + y1 : top + y2, left + x1 : left + x2] = drawn
+    part = Part(row, shown, (left + x1, top + y1, left + x2, top + y2), (flip_x, flip_y))
 
     ratio = np.array([(x2 - x1) / (shown[2] - shown[0]), (y2 - y1) / (shown[3] - shown[1])] * 2, dtype=np.float32)
-    boxes = (sample.boxes - np.array(shown[:2] * 2, dtype=np.float32)) * ratio
+    boxes = (image.boxes - np.array(shown[:2] * 2, dtype=np.float32)) * ratio
     if flip_x:
         boxes = np.stack([x2 - x1 - boxes[:, 2], boxes[:, 1], x2 - x1 - boxes[:, 0], boxes[:, 3]], axis=1)
     if flip_y:
         boxes = np.stack([boxes[:, 0], y2 - y1 - boxes[:, 3], boxes[:, 2], y2 - y1 - boxes[:, 1]], axis=1)
     boxes, kept, hidden = clip_boxes(boxes, y2 - y1, x2 - x1)
-    corner = np.array([left + x1, top + y1] * 2, dtype=np.float32)
-    return boxes[kept] + corner, sample.labels[kept], (sample.ignored | hidden)[kept]
+    corner = np.array(part.rectangle[:2] * 2, dtype=np.float32)
+    return part, boxes[kept] + corner, image.labels[kept], (image.ignored | hidden)[kept]
 
 
 def clip_boxes(
@@ -159,15 +158,10 @@ def clip_boxes(
     return boxes, kept, hidden
 
 
-def change_colors(pixels: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Pixels with brightness, contrast and saturation changed at random by up to `strength`, the tint by half of it."""
+def random_colors(strength: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """A change of brightness, contrast and saturation at random by up to `strength`, of the tint by half of it: a
+    matrix, float32 [3, 4], that multiplies (red, green, blue, 1)."""
     brightness, contrast, saturation = 1 + strength * random.uniform(-1, 1, 3)
     tint = 1 + 0.5 * strength * random.uniform(-1, 1, 3)
-    if strength == 0:
-        return pixels
-    to_gray = np.outer(_LUMA, np.ones(3))
-    matrix = (saturation * np.eye(3) + (1 - saturation) * to_gray) * (contrast * brightness * tint)
-    shift = 128 * (1 - contrast) * brightness
-    changed = pixels.reshape(-1, 3).astype(np.float32) @ matrix.astype(np.float32) + np.float32(shift + 0.5)
-    result: NDArray[np.uint8] = np.clip(changed, 0, 255).astype(np.uint8).reshape(pixels.shape)
-    return result
+    matrix = (saturation * np.eye(3) + (1 - saturation) * _LUMA) * (contrast * brightness * tint)[:, None]
+    return np.column_stack([matrix, np.full(3, 128 * (1 - contrast) * brightness)]).astype(np.float32)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.detection.augment import PADDING
+from projects.detection.canvas import PADDING
 from projects.detection.detector import Detector
 from projects.detection.nms import Detections, Rule, select
 

@@ -75,7 +75,7 @@ def test_checkpointed_stages_have_the_same_gradients_and_statistics_and_keep_les
     assert list(results[0]) == list(results[1])
     for key, value in results[0].items():
         assert torch.equal(value, results[1][key]), key
-    assert kept[1] < 0.4 * kept[0]
+    assert kept[1] < 0.5 * kept[0]
 
 
 def test_the_peak_counts_what_is_alive_at_once() -> None:
