@@ -25,7 +25,7 @@ Metrics = Mapping[str, Tensor]
 Work = Callable[[], Any]
 Capture = Callable[[Work], Work]  # records the work of a call, and gives what does it again
 WARMUP_STEPS = 3  # ordinary steps before a capture: they choose algorithms and make the optimizer's buffers
-_MAX_GRAPHS = 8
+MAX_GRAPHS = 8  # of one training; further steps are ordinary
 
 
 class _Captured(NamedTuple):
@@ -87,7 +87,7 @@ class StepGraphs(Generic[B]):
         name = (self._key(), self._accelerator.window, str(structure), *shapes)
         if name not in self._graphs:
             self._seen[name] += 1
-            if self._seen[name] <= WARMUP_STEPS or len(self._graphs) == _MAX_GRAPHS:
+            if self._seen[name] <= WARMUP_STEPS or len(self._graphs) == MAX_GRAPHS:
                 return self._train_step(batch)
             self._graphs[name] = self._captured(leaves, structure)
         return self._replayed(self._graphs[name], leaves)

@@ -50,8 +50,9 @@ def save_network(
     std: Sequence[float],
     classes: Sequence[str],
 ) -> None:
-    """Writes a network's file. architecture: timm:NAME for one of timm's, any other name is for messages.
+    """Writes a network's file, with its weights, and which of them take no gradient and so stay fixed.
 
+    architecture: timm:NAME for one of timm's, any other name is for messages.
     Raises ValueError for a network with steps or modules that the format does not know.
     """
     program = None if architecture.startswith("timm:") else program_of(network)

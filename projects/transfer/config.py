@@ -93,10 +93,13 @@ class Config(RunConfig):
         "loss", "what chooses the best checkpoint, on the validation images; few tell losses apart"
     )
     on_fault: Literal["stop", "skip"] = option("stop", "a broken image: name it and stop, or list and skip all")
-    adapt: Literal["none", "adabn", "coral"] = option(
-        "none", "to --target: adabn, norm statistics of its images afterwards; coral, like covariances in training"
+    adapt: Literal["none", "adabn", "coral", "dann"] = option(
+        "none",
+        "to --target: adabn, norm statistics of its images afterwards; in training coral, like covariances, or dann, "
+        "features that do not tell the domain",
     )
     coral_weight: float = option(10.0, "coral: weight of the distance between the covariances of logits", above=0)
+    dann_weight: float = option(0.1, "dann: weight of the domain classifier's loss", above=0)
     target: str | None = option(None, "folder of unlabeled images to adapt to, or synthetic")
     num_synthetic: int = option(160, "images that `synthetic` makes for training and validation", low=60, high=100_000)
     resident: Literal["auto", "yes", "no"] = option(
@@ -127,9 +130,9 @@ class Config(RunConfig):
             raise UserError("images differ from epoch to epoch", f"--cache yes with {reason}", todo)
         if (self.adapt == "none") != (self.target is None):
             given = "--target" if self.target is not None else f"--adapt {self.adapt}"
-            raise UserError("half of a pair", given, "--adapt adabn (or coral) and --target DIR go together")
-        if self.adapt == "coral" and self.strategy == "head":
-            where = "--adapt coral --strategy head"
+            raise UserError("half of a pair", given, "--adapt adabn (coral, dann) and --target DIR go together")
+        if self.adapts_in_training and self.strategy == "head":
+            where = f"--adapt {self.adapt} --strategy head"
             raise UserError("a frozen backbone cannot be adapted by training", where, "give --strategy full")
 
     def check_present(self, *, resuming: bool) -> None:
@@ -158,6 +161,11 @@ class Config(RunConfig):
         if kind == "auto":
             return None if self.data == SYNTHETIC else "timm"
         return {"package": "timm", "timm": "timm", "torchvision": "torchvision"}.get(kind)
+
+    @property
+    def adapts_in_training(self) -> bool:
+        """Whether batches hold target images as well."""
+        return self.adapt in ("coral", "dann")
 
     @property
     def mixes(self) -> bool:

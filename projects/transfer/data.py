@@ -33,10 +33,11 @@ from core.vision.image_set import (
 from cuda_ext import lookup_table
 from projects.transfer.augment import Preprocessing, mix, plain_view, training_view
 from projects.transfer.config import SYNTHETIC, Config
-from projects.transfer.coral import with_target
 from projects.transfer.synthetic import NUM_SYNTHETIC_TEST, TARGET_CLASSES, draw_images
 
-Batch = tuple[Tensor, Tensor]  # images [N, 3, S, S] or features [N, F] (coral: 2N); targets float32 [N, num_classes]
+Batch = tuple[
+    Tensor, Tensor
+]  # images [N, 3, S, S] or features [N, F] (coral, dann: 2N); targets float32 [N, num_classes]
 Views = tuple[Sequence[Tensor], Tensor]  # each image as evaluation sees it, once or twice (mirrored); labels int64 [N]
 
 
@@ -98,6 +99,28 @@ def training_loader(
 
     order = training_order(data, config, accelerator.world)
     return batches(data.train, order, make, accelerator, config.workers)
+
+
+def with_target(
+    images: Tensor,
+    target: ImageSet,
+    samples: Tensor,
+    epoch: int,
+    preprocessing: Preprocessing,
+    table: Tensor,
+    config: Config,
+) -> Tensor:
+    """A batch followed by a random target image for each of its own, augmented: [N, 3, S, S] → [2N, 3, S, S].
+
+    samples: int64 [N], of the batch.
+    """
+    rows = randomness.uniform_integers(config.seed, epoch, samples, "target", (len(target),))[:, 0]
+    pixels = target.pixels
+    if pixels is None:
+        pixels = torch.from_numpy(target.load(rows.tolist())).to(images.device)
+        rows = torch.arange(len(rows), device=images.device)
+    views = training_view(pixels, rows, samples, epoch, preprocessing, table, config)
+    return torch.cat([images, views]).contiguous(memory_format=torch.channels_last)
 
 
 def evaluation_loader(

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.keeps_norms = keeps_norms
-        self.backbone = backbone
+        self.backbone, self.num_features = backbone, num_features
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
         self.layers = layers_of(backbone)
         self.num_frozen = 0

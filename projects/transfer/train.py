@@ -10,22 +10,19 @@ from projects.transfer.config import Config, Facts
 if __name__ == "__main__":  # --help and a wrong flag are answered here, before torch is loaded
     answer_early(parse_training, Config)
 
-import math
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 
 from core.accelerator import Accelerator
 from core.data import Loader
 from core.distributed import World
 from core.errors import UserError
 from core.evaluation import Mean, count_weights, evaluating
-from core.learner import Learner, Schedule
-from core.optim import warmup_cosine
+from core.learner import Learner
 from core.plots import optional
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
@@ -34,9 +31,11 @@ from cuda_ext import build as kernels
 from projects.transfer.adapt import adapt, target_accuracy
 from projects.transfer.backbone import keep
 from projects.transfer.coral import coral_loss
+from projects.transfer.dann import DomainClassifier, domain_loss
 from projects.transfer.data import Batch, Views, class_weights, evaluation_loader, training_loader
 from projects.transfer.features import cached_evaluation_loader, cached_training_loader
 from projects.transfer.model import Classifier, num_frozen_at, parameter_groups
+from projects.transfer.optimizer import averaged_classifier, build_learner
 from projects.transfer.plots import plot_run
 from projects.transfer.setup import Setup
 
@@ -61,7 +60,8 @@ def train_step(
     if num_frozen != network.num_frozen:
         network.freeze(num_frozen)
     with learner.accelerator.autocast():
-        logits = learner.forward(inputs)
+        output = learner.forward(inputs)
+    logits, domains = output if config.adapt == "dann" else (output, None)
     own, others = logits[: len(targets)], logits[len(targets) :]
     loss = F.cross_entropy(own.float(), targets, weight=class_weights, label_smoothing=config.label_smoothing)
     right = (own.detach().argmax(1) == targets.argmax(1)).mean(dtype=torch.float32)
@@ -70,6 +70,10 @@ def train_step(
         distance = coral_loss(own, others)
         numbers["coral"] = distance.detach()
         loss = loss + config.coral_weight * distance
+    if domains is not None:
+        adversary = domain_loss(domains, len(targets))
+        numbers["domain"] = adversary.detach()
+        loss = loss + config.dann_weight * adversary
     learner.step(loss)
     return numbers
 
@@ -91,7 +95,10 @@ def train(command: TrainCommand[Config]) -> None:
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     loader, val = build_loaders(setup, config, accelerator)
     steps = total_steps(config, loader)
-    learner = build_learner(network, config, steps, accelerator)
+    domain = None
+    if config.adapt == "dann":
+        domain = DomainClassifier(network.num_features, steps * config.accumulate).to(accelerator.device)
+    learner = build_learner(network, config, steps, accelerator, domain)
     train_weights, val_weights = (
         class_weights(images.labels, num_classes).to(accelerator.device)
         for images in (setup.data.train, setup.data.val)
@@ -101,7 +108,7 @@ def train(command: TrainCommand[Config]) -> None:
         partial(train_step, learner=learner, network=network, config=config, class_weights=loss_weights, steps=steps),
         loader,
         accelerator=accelerator,
-        state=learner.state(),
+        state=learner.state() if domain is None else {**learner.state(), "domain": domain},
         run=run,
         evaluate=partial(
             evaluate,
@@ -155,42 +162,9 @@ def build_loaders(setup: Setup, config: Config, accelerator: Accelerator) -> tup
             cached_evaluation_loader(backbone, data.val, preprocessing, config, accelerator, world),
         )
     return (
-        training_loader(data, preprocessing, config, accelerator, setup.target if config.adapt == "coral" else None),
+        training_loader(data, preprocessing, config, accelerator, setup.target if config.adapts_in_training else None),
         evaluation_loader(data.val, preprocessing, config, accelerator, world),
     )
-
-
-def build_learner(network: Classifier, config: Config, steps: int, accelerator: Accelerator) -> Learner[nn.Module]:
-    """What is trained: the whole network, or on a frozen backbone the head alone."""
-    optimizer = build_optimizer(network, config)
-    schedules = build_schedules(optimizer, config, steps)
-    if config.strategy != "head":
-        return Learner(network, optimizer, schedules, accelerator, ema=config.ema)
-    whole = None if config.caches else network  # with cached features a train step calls the head itself
-    return Learner(network.head, optimizer, schedules, accelerator, ema=config.ema, whole=whole)
-
-
-def build_optimizer(network: Classifier, config: Config) -> Optimizer:
-    """The optimizer that the settings name, with a group for each rate; frozen layers are in none."""
-    groups = parameter_groups(network, config)
-    if config.optimizer == "adamw":
-        return AdamW(groups, lr=config.lr, fused=True)
-    return SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
-
-
-def build_schedules(optimizer: Optimizer, config: Config, steps: int) -> list[Schedule]:
-    """Each group's factor at a step: 0 until the group begins to be trained, then warm-up and cosine."""
-
-    def schedule(begin: int) -> Schedule:
-        shape = warmup_cosine(steps - begin, round(config.warmup * (steps - begin)))
-        return lambda step: shape(step - begin) if step >= begin else 0.0
-
-    return [schedule(min(steps - 1, math.ceil(group["begins"] * steps))) for group in optimizer.param_groups]
-
-
-def averaged_classifier(network: Classifier, learner: Learner[nn.Module]) -> nn.Module:
-    """The classifier with averaged weights: the learner's own, or its head on the frozen backbone."""
-    return learner.averaged if learner.network is network else nn.Sequential(network.backbone, learner.averaged)
 
 
 def introduce(run: RunFolder[Config, Facts], setup: Setup, accelerator: Accelerator) -> None:

@@ -23,7 +23,8 @@ from projects.transfer.config import Config
 from projects.transfer.data import Batch, Data, training_loader
 from projects.transfer.features import cached_training_loader
 from projects.transfer.model import Classifier, build_classifier, build_network, without_head
-from projects.transfer.train import build_optimizer, build_schedules, train_step
+from projects.transfer.optimizer import build_optimizer, build_schedules
+from projects.transfer.train import train_step
 from tests.benchmarks import measure
 
 CLASSES = ("ants", "bees")

@@ -260,7 +260,8 @@ def test_a_run_gives_its_best_weights_and_its_own_constants(source_run: Path) ->
     assert (list(source.mean or ()), list(source.std or ())) == (facts["mean"], facts["std"])
     saved = checkpoint.load(checkpoint.folder_of(source_run, checkpoint.best_step(source_run) or 0))["ema"]["module"]
     assert_all_but_the_head(source, saved, "head")
-    assert not source.build().get_parameter("whitening.weight").requires_grad
+    frozen = [name for name, parameter in source.build().named_parameters() if not parameter.requires_grad]
+    assert frozen == ["whitening.weight"], "what was not learned stays fixed, and nothing else"
 
 
 def test_from_scratch_nothing_of_the_run_but_its_network_is_taken(source_run: Path) -> None:

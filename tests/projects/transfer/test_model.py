@@ -20,7 +20,7 @@ from projects.transfer.model import (
     parameter_groups,
     without_head,
 )
-from projects.transfer.train import build_optimizer, build_schedules
+from projects.transfer.optimizer import build_optimizer, build_schedules
 from tests.projects.transfer.conftest import settings
 
 

@@ -19,7 +19,8 @@ from core.learner import Learner
 from projects.transfer import train as program
 from projects.transfer.data import class_weights
 from projects.transfer.model import Classifier, SmallNet
-from projects.transfer.train import build_learner, evaluate, train_step
+from projects.transfer.optimizer import build_learner
+from projects.transfer.train import evaluate, train_step
 from tests import forked
 from tests.forked import summary
 from tests.projects.transfer.conftest import TINY, MakeFolder, main, settings
