@@ -18,19 +18,23 @@ _VERSIONS = ("python", "torch", "onnxruntime")
 _INVOCATION_ONLY = ("data", "seed")  # settings that may differ between the runs of one result
 
 
-def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dict[str, Any]:
+def collect(
+    run_dirs: Sequence[Path], name: str, show: Mapping[str, str], *, allow_different_data: bool = False
+) -> dict[str, Any]:
     """One result of complete runs: settings, command, seeds, and each number of their summaries with its spread.
 
-    show: the numbers that the table shows, with their formats. Raises UserError for a run that is not complete, has the
-    seed of another, or has other settings, data or another machine, and for a number that is not in the summaries.
+    show: the numbers that the table shows, with their formats. allow_different_data: for data that each seed draws
+    anew. Raises UserError for a run that is not complete, has the seed of another, or has other settings, data or
+    another machine, and for a number that is not in the summaries.
     """
     runs = [read_json(path / "run.json", "not a run folder", "give folders of complete runs") for path in run_dirs]
     summaries = [read_json(path / "summary.json", "not a complete run", "finish it first") for path in run_dirs]
     first, seeds = runs[0], []
     for path, run in zip(run_dirs, runs, strict=True):
         for what, of in _WHAT_IS_EQUAL.items():
-            if of(run) != of(first):
-                raise UserError(f"runs {what}", path, "collect them apart")
+            if of(run) != of(first) and not (allow_different_data and what == _OTHER_DATA):
+                todo = ", or give --allow-different-data" if what == _OTHER_DATA else ""
+                raise UserError(f"runs {what}", path, f"collect them apart{todo}")
         if run["config"]["seed"] in seeds:
             raise UserError("a seed stands twice", f"{run['config']['seed']} in {path}", "give each run once")
         seeds.append(run["config"]["seed"])
@@ -55,7 +59,7 @@ def collect(run_dirs: Sequence[Path], name: str, show: Mapping[str, str]) -> dic
         "seeds": seeds,
         "numbers": numbers,
         "model": first["facts"].get("model"),
-        "data_sha256": first["facts"].get("data_sha256"),
+        "data_sha256": None if allow_different_data else first["facts"].get("data_sha256"),
         "commits": sorted({run["environment"]["commit"] or "unknown" for run in runs}),
         "processor": environment["processor"],
         "gpu": environment["gpu"],
@@ -69,9 +73,10 @@ def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in run["config"].items() if name not in _INVOCATION_ONLY}
 
 
+_OTHER_DATA = "of different data"
 _WHAT_IS_EQUAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "of different projects": lambda run: run["project"],
-    "of different data": lambda run: run["facts"].get("data_sha256"),
+    _OTHER_DATA: lambda run: run["facts"].get("data_sha256"),
     "that differ in more than their seed": _settings,
     "of different machines": lambda run: (run["environment"]["processor"], run["environment"]["gpu"]),
 }
@@ -146,6 +151,8 @@ def main() -> None:
     parser.add_argument("paths", type=Path, nargs="+", help="run folders with --output, result files without")
     parser.add_argument("--output", type=Path, help="the result file to write")
     parser.add_argument("--name", default="", help="what the table calls the result")
+    text = "collect runs of different data too, where each seed draws its own"
+    parser.add_argument("--allow-different-data", action="store_true", help=text)
     parser.add_argument("--show", nargs="+", default=[], metavar="KEY:FORMAT", help="what the table shows")
     arguments = parser.parse_args()
     if arguments.output is None:
@@ -153,7 +160,8 @@ def main() -> None:
         return
     show = dict(pair.partition(":")[::2] for pair in arguments.show)
     try:
-        result = collect(arguments.paths, arguments.name or arguments.output.stem, show)
+        name, allowed = arguments.name or arguments.output.stem, arguments.allow_different_data
+        result = collect(arguments.paths, name, show, allow_different_data=allowed)
     except (KeyError, TypeError, AttributeError) as error:
         where = f"{', '.join(map(str, arguments.paths))} ({type(error).__name__}: {error})"
         raise UserError("not runs of this version", where, "give run folders that this version made") from error
