@@ -60,20 +60,38 @@ class CenterSquare(nn.Module):
 class ImageClassifier(nn.Module):
     """What image classifiers export: uint8 [N, H, W, 3] of any size → probabilities float32 [N, num_classes].
 
-    test_flip: average the probabilities of an image and of its mirror image.
+    test_flip, test_shift: average the probabilities of an image's views; see views_of.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: CenterSquare, test_flip: bool) -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: CenterSquare, test_flip: bool, test_shift: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.preprocessing, self.test_flip = network, preprocessing, test_flip
+        self.network, self.preprocessing = network, preprocessing
+        self.test_flip, self.test_shift = test_flip, test_shift
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [N, H, W, 3] → float32 [N, num_classes]."""
-        x = self.preprocessing(image)
-        probabilities: Tensor = self.network(x).softmax(1)
-        if self.test_flip:
-            probabilities = (probabilities + self.network(x.flip(3)).softmax(1)) / 2
-        return probabilities
+        views = views_of(self.preprocessing(image), flip=self.test_flip, shift=self.test_shift)
+        return mean_probabilities(self.network, views)
+
+
+def views_of(images: Tensor, *, flip: bool, shift: bool) -> list[Tensor]:
+    """What is predicted from: images [N, 3, S, S], with `shift` also moved by one pixel up and left, and down and right
+    (borders are mirrored), and with `flip` the mirror images of all these. Two or six views: Jordan 2024, arXiv
+    2404.00498, section 3.5."""
+    views = [images]
+    if shift:
+        height, width = images.shape[2:]
+        padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+        views += [padded[:, :, 2:, 2:], padded[:, :, :height, :width]]
+    return [*views, *(view.flip(3) for view in views)] if flip else views
+
+
+def mean_probabilities(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """The mean of the probabilities that a network gives to views [N, 3, S, S]: float32 [N, num_classes]."""
+    total: Tensor = sum(network(view).float().softmax(1) for view in views)
+    return total / len(views)
 
 
 def noise_images(num: int, height: int, width: int) -> Tensor:

@@ -58,6 +58,7 @@ class Config(RunConfig):
     cutout: int = option(0, "side of the square that is blanked out, in pixels; 8 for long trainings", low=0, high=64)
     ema: float = option(0.99, "decay of the moving average of the weights per step; 0 keeps none", low=0, below=1)
     test_flip: bool = option(True, "predict from an image and its mirror image, as validation, test and export do")
+    test_shift: bool = option(False, "predict also from images moved by a pixel: three times the work")
     gradient_checkpointing: bool = option(False, "compute activations twice rather than keep them: less memory")
     image_size: int = option(32, "side of the square that images are resized to, in pixels", low=16, high=512)
     val_fraction: float = option(0.05, "share of train/ used for validation where there is no val/", above=0, below=1)

@@ -29,7 +29,7 @@ def build_deployed(run: StoredRun[Config, Facts]) -> ImageClassifier:
     network = build_model(facts.model, len(facts.classes))
     network.load_state_dict(run.weights())
     preprocessing = CenterSquare(config.image_size, facts.mean, facts.std)
-    return ImageClassifier(network, preprocessing, config.test_flip).eval()
+    return ImageClassifier(network, preprocessing, config.test_flip, config.test_shift).eval()
 
 
 def export(command: ExportCommand[ClassifierExportOptions]) -> None:

@@ -124,7 +124,8 @@ def one_run(config: SpeedrunConfig, data: Data) -> Run:
                     done += 1
     accelerator.check()
     right = torch.zeros((), dtype=torch.int64, device=accelerator.device)
-    for probabilities, labels in predictions(test, learner.averaged, accelerator, config.test_flip):
+    views = (config.test_flip, config.test_shift)
+    for probabilities, labels in predictions(test, learner.averaged, accelerator, *views):
         right += (probabilities.argmax(1) == labels).sum()
     return Run(config.seed, int(right) / len(data.test), time.perf_counter() - began)
 

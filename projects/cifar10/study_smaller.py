@@ -88,7 +88,9 @@ def _exported(networks: Mapping[str, nn.Module], data: Data, config: Config, fol
     for number, (name, network) in enumerate(networks.items()):
         path = folder / f"{number}.onnx"
         preprocessing = CenterSquare(config.image_size, data.mean, data.std)
-        module = ImageClassifier(copy.deepcopy(network).cpu().eval(), preprocessing, config.test_flip)
+        module = ImageClassifier(
+            copy.deepcopy(network).cpu().eval(), preprocessing, config.test_flip, config.test_shift
+        )
         spec = classifier_spec(module, TASK, None, len(data.classes))
         save_graph(spec, path)
         compare_outputs(spec, path)

@@ -31,6 +31,7 @@ from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
 from core.vision.classification_report import plot_results
 from core.vision.network_file import FILE_NAME, save_network
+from core.vision.preprocessing import mean_probabilities, views_of
 from cuda_ext import build as kernels
 from projects.cifar10.checkpointing import checkpoint_stages
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
@@ -86,7 +87,7 @@ def train(command: TrainCommand[Config]) -> None:
         accelerator=accelerator,
         state=learner.state(),
         run=run,
-        evaluate=partial(evaluate, val, learner.averaged, accelerator, config.test_flip),
+        evaluate=partial(evaluate, val, learner.averaged, accelerator, config.test_flip, config.test_shift),
         monitor=Monitor("accuracy", larger_is_better=True),
         graph_key=lambda: "step",
     )
@@ -94,25 +95,25 @@ def train(command: TrainCommand[Config]) -> None:
         finish(run, loop, data, learner)
 
 
-def evaluate(loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool) -> dict[str, float]:
+def evaluate(
+    loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool, test_shift: bool = False
+) -> dict[str, float]:
     """Accuracy and cross-entropy over all images of a loader, over all ranks."""
     means = Mean()
-    for probabilities, labels in predictions(loader, network, accelerator, test_flip):
+    for probabilities, labels in predictions(loader, network, accelerator, test_flip, test_shift):
         losses = -probabilities.gather(1, labels[:, None]).clamp(min=1e-12).log()
         means.add({"accuracy": (probabilities.argmax(1) == labels).sum(), "loss": losses.sum()}, len(labels))
     return means.result()
 
 
 def predictions(
-    loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool
+    loader: Loader[Batch], network: nn.Module, accelerator: Accelerator, test_flip: bool, test_shift: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields probabilities float32 [N, num_classes] and labels [N], batch by batch."""
     with evaluating(network):
         for images, labels in loader.batches(epoch=0):
             with accelerator.autocast():
-                probabilities = network(images).float().softmax(1)
-                if test_flip:
-                    probabilities = (probabilities + network(images.flip(3)).float().softmax(1)) / 2
+                probabilities = mean_probabilities(network, views_of(images, flip=test_flip, shift=test_shift))
             yield probabilities, labels
 
 
@@ -183,7 +184,8 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner: 
     images, name = (data.test, "test") if data.test is not None else (data.val, "val")
     accelerator, config, facts = learner.accelerator, run.config, run.facts
     batches = evaluation_loader(images, data, config, accelerator, World())  # the other ranks have left
-    pairs = [(p.cpu(), y.cpu()) for p, y in predictions(batches, learner.averaged, accelerator, config.test_flip)]
+    predicted = predictions(batches, learner.averaged, accelerator, config.test_flip, config.test_shift)
+    pairs = [(p.cpu(), y.cpu()) for p, y in predicted]
     probabilities, labels = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
     accuracy = float((probabilities.argmax(1) == labels).mean())
     with plots.optional():

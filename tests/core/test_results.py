@@ -81,7 +81,7 @@ def test_one_value_has_no_spread() -> None:
 
 def test_runs_of_other_data_and_equal_seeds_are_refused(tmp_path: Path) -> None:
     run, other = make_run(tmp_path / "a", 0, 0.5), make_run(tmp_path / "b", 1, 0.5, data="f00d")
-    with pytest.raises(UserError, match="different data: .*--allow-different-data"):
+    with pytest.raises(UserError, match=r"different data: .*--allow-different-data"):
         collect([run, other], "images", {})
     result = collect([run, other], "images", {}, allow_different_data=True)
     assert (result["seeds"], result["data_sha256"]) == ([0, 1], None)
