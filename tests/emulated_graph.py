@@ -86,11 +86,12 @@ def training(main: Callable[[list[str]], None], *, replays: bool) -> Callable[[l
     return run
 
 
-@torch.no_grad()
 def _replay(operations: list[Operation]) -> None:
-    """Does recorded operations again, each with the tensors of the recording."""
-    for func, args, kwargs, result in operations:
-        again = func(*args, **kwargs)
-        for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-            if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                old.copy_(new)
+    """Does recorded operations again, each with the tensors of the recording. Gradients are on, as they were, because
+    oneDNN's LSTM keeps what its backward pass reads only then; but no graph of them is built."""
+    with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():
+        for func, args, kwargs, result in operations:
+            again = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)

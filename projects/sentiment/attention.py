@@ -43,7 +43,7 @@ def plot_attention(
     rows = _chosen(texts, probabilities)
     if not rows:
         return
-    tokens = texts.padded(torch.tensor(rows)).to(next(network.parameters()).device)
+    tokens = texts.padded(torch.tensor(rows))
     with evaluating(network):
         attention = network.explain(tokens)[1].float().cpu().numpy()
     lines: list[tuple[str, list[_Word]]] = []

@@ -78,6 +78,12 @@ class Config(RunConfig):
     dropout: float = option(0.5, "share of units left out between layers and before the last one", low=0, below=1)
     epochs: int = option(4, "passes over the training texts", low=1, harmless=True)
     batch_size: int = option(64, "texts of one forward pass, over all ranks together", low=1)
+    batch_lengths: int | None = option(
+        None,
+        "different lengths that training batches are padded to, 0: each its own; left out, 8 on one GPU (4 with "
+        "--accumulate), a CUDA graph each, and 0 elsewhere",
+        low=0,
+    )
     lr: float = option(0.001, "peak learning rate of AdamW", above=0)
     weight_decay: float = option(0.01, "weight decay of matrices; none for biases", low=0)
     warmup: float = option(

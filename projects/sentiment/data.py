@@ -1,11 +1,14 @@
 """The classifier's texts as tokens, served in batches of like length.
 
 Batches of like length need little padding: where texts are phrases and sentences, a random batch is padding for three
-quarters.
+quarters. All tokens of a split lie in one tensor on the training device, from which a batch is cut there; how long it
+is padded the host knows, so nothing waits for the device.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,12 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core import randomness
+from core.accelerator import Accelerator
 from core.data import BatchLoader, Loader, Order
+from core.devices import moved
 from core.distributed import World
 from core.errors import UserError
 from core.seeds import sample_generator
+from core.step_graphs import MAX_GRAPHS
 from projects.sentiment.config import PACKAGED_VECTORS, Config
 from projects.sentiment.datasets import load_dataset
+from projects.sentiment.padding import few_lengths
 from projects.sentiment.tables import Fault, Row
 from projects.sentiment.tokenizer import PAD, SPECIALS, UNKNOWN, Tokenizer, suitable_kind, train_tokenizer
 from projects.sentiment.vectors import packaged_words
@@ -33,8 +40,8 @@ _MANY_UNKNOWN = 0.5  # share of unknown tokens from which on a tokenizer hardly 
 class TextSet:
     """Texts of one split, and their tokens one after the other: text i has tokens[starts[i]:][:lengths[i]].
 
-    labels: int64 [N], numbers of classes. where: the file and line of each text. tokens: int64 [sum of lengths].
-    starts, lengths: int64 [N].
+    labels: int64 [N], numbers of classes. where: the file and line of each text. tokens: int64 [sum of lengths], on
+    any device. starts, lengths: int64 [N], on the CPU.
     """
 
     texts: Sequence[str]
@@ -47,12 +54,27 @@ class TextSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> Self:
+        """The texts with their tokens on a device."""
+        return replace(self, tokens=self.tokens.to(device))
+
     def padded(self, rows: Tensor) -> Tensor:
-        """The tokens of some texts, int64 [len(rows), longest of them]."""
-        lengths = self.lengths[rows, None]
-        places = torch.arange(int(lengths.max()))
-        inside = places < lengths
-        return torch.where(inside, self.tokens[torch.where(inside, self.starts[rows, None] + places, 0)], PAD)
+        """The tokens of some texts, int64 [len(rows), longest of them], on the device."""
+        return self.batch(rows)[0]
+
+    def batch(self, rows: Tensor, padded_to: Sequence[int] = ()) -> Batch:
+        """The tokens and labels of some texts, on the device. rows: int64 [N], on the CPU.
+
+        padded_to: rising lengths, of which the tokens get the first that holds all of these texts; none: their longest.
+        """
+        lengths, device = self.lengths[rows], self.tokens.device
+        longest = int(lengths.max())
+        width = padded_to[bisect_left(padded_to, longest)] if padded_to else longest
+        on_host = torch.stack([self.starts[rows], lengths, torch.from_numpy(self.labels)[rows]])
+        starts, lengths, labels = moved(on_host, device).unbind()
+        places = torch.arange(width, device=device)
+        inside = places < lengths[:, None]
+        return torch.where(inside, self.tokens[torch.where(inside, starts[:, None] + places, 0)], PAD), labels
 
 
 @dataclass(frozen=True)
@@ -74,9 +96,14 @@ class Data:
     faults: Sequence[Fault]
     sha256: str
 
+    def to(self, device: torch.device) -> Self:
+        """The data with all tokens on a device."""
+        test = None if self.test is None else self.test.to(device)
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=test)
+
 
 def load_data(config: Config) -> Data:
-    """The data that the settings name. Raises UserError, naming file, line and reason."""
+    """The data that the settings name, on the CPU. Raises UserError, naming file, line and reason."""
     dataset = load_dataset(config)
     notes, texts = list(dataset.notes), [row.text for row in dataset.splits["train"]]
     kind = "word" if config.vectors else suitable_kind(texts) if config.tokenizer == "auto" else config.tokenizer
@@ -132,11 +159,17 @@ class LengthOrder(Order):
         yield from (batch for batch in mine if len(batch))
 
 
-def training_loader(data: Data, config: Config, world: World) -> Loader[Batch]:
-    """Shuffled batches of texts of like length."""
-    texts = data.train
-    order = LengthOrder(len(texts), config.batch_size, config.seed, world=world, lengths=texts.lengths)
-    return batch_loader(texts, order)
+def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:
+    """Shuffled batches of texts of like length, padded to the few lengths of the settings or of a GPU's graphs."""
+    texts, most = data.train, config.batch_lengths
+    order = LengthOrder(len(texts), config.batch_size, config.seed, world=accelerator.world, lengths=texts.lengths)
+    if most is None:
+        replays = accelerator.device.type == "cuda" and accelerator.world.size == 1
+        most = MAX_GRAPHS // min(config.accumulate, 2) if replays else 0  # a window's last batch has another graph
+    if most == 0:
+        return batch_loader(texts, order)
+    longest = [texts.lengths[rows].max() for rows in order.indices(0)]
+    return batch_loader(texts, order, few_lengths(torch.stack([*longest, texts.lengths.max()]), most))
 
 
 def evaluation_loader(texts: TextSet, config: Config, world: World) -> Loader[Batch]:
@@ -150,7 +183,6 @@ def evaluation_rows(texts: TextSet) -> Tensor:
     return texts.lengths.argsort(stable=True)
 
 
-def batch_loader(texts: TextSet, order: LengthOrder) -> Loader[Batch]:
-    """Padded tokens and labels on the CPU."""
-    labels = torch.from_numpy(texts.labels)
-    return BatchLoader(lambda rows, epoch: (texts.padded(rows), labels[rows]), order)
+def batch_loader(texts: TextSet, order: LengthOrder, padded_to: Sequence[int] = ()) -> Loader[Batch]:
+    """Tokens and labels on the texts' device. padded_to: as TextSet.batch takes it."""
+    return BatchLoader(lambda rows, epoch: texts.batch(rows, padded_to), order)

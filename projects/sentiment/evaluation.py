@@ -48,10 +48,10 @@ def predictions(loader: Loader[Batch], network: Ensemble, accelerator: Accelerat
             ids, targets = accelerator.to_device(batch)
             with accelerator.autocast():
                 parts = network.parts(ids)
-            words.append(parts[0].float().cpu())
-            ngrams.append(parts[1].float().cpu())
-            labels.append(targets.cpu())
-    return torch.cat(words).clone(), torch.cat(ngrams).clone(), torch.cat(labels)
+            words.append(parts[0].float())
+            ngrams.append(parts[1].float())
+            labels.append(targets)
+    return torch.cat(words).cpu().clone(), torch.cat(ngrams).cpu().clone(), torch.cat(labels).cpu()
 
 
 def predict(texts: TextSet, *, network: Ensemble, config: Config, accelerator: Accelerator) -> tuple[Tensor, Tensor]:

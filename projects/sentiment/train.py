@@ -66,7 +66,8 @@ def train(command: TrainCommand[Config]) -> None:
     vectors = torch.from_numpy(packaged_vectors(data.tokenizer)) if config.vectors == PACKAGED_VECTORS else None
     network = Ensemble.of(config, data.num_learned_words, len(data.classes), ngrams, vectors)
     notes = [*data.notes, *_start_from_vectors(network, data, config)]
-    loader = training_loader(data, config, accelerator.world)
+    data = data.to(accelerator.device)
+    loader = training_loader(data, config, accelerator)
     steps = total_steps(config, loader)
     optimizer = AdamW(decay_groups(network, config.weight_decay), lr=config.lr, fused=True)
     schedule = warmup_cosine(steps, round(config.warmup * steps))
@@ -89,6 +90,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=partial(evaluate, val, learner.averaged, network, accelerator),
         monitor=Monitor("calibrated_loss", larger_is_better=False),  # less noisy than accuracy on a few hundred texts
+        graph_key=lambda: "step",  # of each length that batches are padded to
     )
     if run.world.is_main:
         _finish(run, loop, data, learner)

@@ -106,8 +106,8 @@ CONTRACTS = {
         tiny="--num-synthetic 250 --min-count 1 --embedding-size 8 --hidden-size 6 --layers 2 "
         "--members 2 --batch-size 10 --lr 0.01 --val-fraction 0.2",
         kinds=(
-            f"--ema 0.9 {BF16} --pooling attention",
-            f"--ema 0 {FLOAT32} --accumulate 2 --clip-norm 1 --tokenizer bpe",
+            f"--ema 0.9 {BF16} --pooling attention --batch-lengths 3",
+            f"--ema 0 {FLOAT32} --accumulate 2 --clip-norm 1 --tokenizer bpe --batch-lengths 2",
         ),
         write_data=write_table_of_reviews,
         change_data=add_a_review,

@@ -1,19 +1,23 @@
 """Texts are served in batches of like length that every rank and every start agree on; a tokenizer that knows little of
 them is named."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from core.accelerator import Accelerator
 from core.distributed import World
 from core.errors import UserError
 from projects.sentiment.config import Config
 from projects.sentiment.data import LengthOrder, load_data, training_loader
+from projects.sentiment.padding import few_lengths
 from projects.sentiment.tokenizer import PAD
 from tests.projects.sentiment.conftest import WriteTable
+
+CPU = Accelerator(device="cpu", precision="fp32")
 
 
 def settings(data: Path, **more: object) -> Config:
@@ -62,7 +66,7 @@ def test_batches_hold_the_tokens_of_their_texts_and_padding_after_them(write_tab
     config = settings(path)
     data = load_data(config)
     encoded = {tuple(tokens.tolist()) for tokens in data.tokenizer.encode(data.train.texts)}
-    for ids, labels in training_loader(data, config, World()).batches(epoch=1):
+    for ids, labels in training_loader(data, config, CPU).batches(epoch=1):
         assert ids.dtype == labels.dtype == torch.int64
         assert len(ids) == len(labels) == 4
         for row in ids:
@@ -70,6 +74,41 @@ def test_batches_hold_the_tokens_of_their_texts_and_padding_after_them(write_tab
             assert (row[length:] == PAD).all()
             assert tuple(row[:length].tolist()) in encoded
         assert bool((ids[:, -1] != PAD).any())
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 9])
+def test_the_lengths_to_pad_to_add_the_fewest_words(most: int) -> None:
+    longest = torch.tensor([3, 3, 3, 4, 7, 7, 8, 15, 16, 31])
+
+    def padded(lengths: tuple[int, ...]) -> int:
+        return sum(min(each for each in lengths if each >= batch) for batch in longest.tolist())
+
+    chosen, different = few_lengths(longest, most), longest.unique().tolist()
+    assert chosen == sorted(chosen)
+    assert len(chosen) <= most
+    others = [(*rest, 31) for rest in combinations(different[:-1], min(most, len(different)) - 1)]
+    assert padded(tuple(chosen)) == min(map(padded, others))
+
+
+def test_few_lengths_of_many_are_found_soon() -> None:
+    longest = torch.arange(1, 10_001)
+    chosen = few_lengths(longest, 4)
+    assert chosen[-1] >= 10_000
+    assert chosen == pytest.approx([2_500, 5_000, 7_500, 10_000], abs=40)
+
+
+def test_batches_padded_to_few_lengths_hold_the_same_texts(write_table: WriteTable) -> None:
+    path = write_table("reviews.csv", 120)
+    own, few = (
+        list(training_loader(load_data(config), config, CPU).batches(epoch=3))
+        for config in (settings(path), settings(path, batch_lengths=2))
+    )
+    lengths = {ids.shape[1] for ids, _ in few}
+    assert len({ids.shape[1] for ids, _ in own}) > len(lengths) == 2
+    for (ids, labels), (padded, same) in zip(own, few, strict=True):
+        assert padded.shape[1] == min(each for each in lengths if each >= ids.shape[1])
+        assert torch.equal(torch.nn.functional.pad(ids, (0, padded.shape[1] - ids.shape[1]), value=PAD), padded)
+        assert torch.equal(labels, same)
 
 
 def test_the_tokenizer_is_trained_on_the_training_texts_alone_and_the_unknown_share_is_said(

@@ -50,6 +50,11 @@ def test_a_text_has_the_same_logits_however_far_it_is_padded_and_whatever_else_i
     pooling: Pooling, kind: str
 ) -> None:
     model = network(pooling, int(kind.split()[1]), kind=kind.split()[0]).eval()
+    gradients = []
+    for longest in (12, 40):
+        loss = model(texts(5, 1, 12, longest=longest)).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
         alone = torch.cat([model(texts(*[1] * row, length)[row:, :length]) for row, length in enumerate((5, 1, 12))])
         together = model(texts(5, 1, 12))
