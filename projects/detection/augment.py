@@ -90,15 +90,13 @@ def training_sample(
         rectangles = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
     else:
         rows, rectangles = [row], [(0, 0, canvas[1], canvas[0])]
-    parts, boxes, labels, ignored = zip(
-        *(place(*part, images, canvas, augmentation, random) for part in zip(rows, rectangles, strict=True)),
-        strict=True,
-    )
+    placed = [_place(*each, images, canvas, augmentation, random) for each in zip(rows, rectangles, strict=True)]
+    parts, boxes, labels, ignored = zip(*placed, strict=True)
     colors = random_colors(augmentation.color, random)
     return Sample(parts, colors, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignored))
 
 
-def place(
+def _place(
     row: int,
     rectangle: tuple[int, int, int, int],
     images: Sequence[AnnotatedImage],
@@ -109,41 +107,35 @@ def place(
     """A part of the image in this row, in the rectangle (left, top, right, bottom) of the canvas.
 
     Returns with it the boxes that are visible there, in pixels of the canvas, with labels and ignored. The image is
-    scaled at random, by up to `zoom` times or to 1 / `zoom` of the size that fits the canvas, to a pixel at least. A
-    random part of it is shown where it is larger than the rectangle; where it is smaller, it is put at a random position
-    in it.
+    scaled at random, by up to `zoom` times or to 1 / `zoom` of the size that fits the canvas, to a pixel at least.
     """
     image, (left, top, right, bottom) = images[row], rectangle
-    height, width = image.height, image.width
     zoom = float(np.exp(random.uniform(-1, 1) * np.log(augmentation.zoom)))
-    fit_height, fit_width = fitted_size(height, width, canvas)
-    scale_y, scale_x = max(1 / height, fit_height / height * zoom), max(1 / width, fit_width / width * zoom)
-    # The offset of the scaled image from the corner of the rectangle: negative where it is cut, else positive.
-    offset_y = float(random.uniform(*sorted((0.0, bottom - top - height * scale_y))))
-    offset_x = float(random.uniform(*sorted((0.0, right - left - width * scale_x))))
+    fit_height, fit_width = fitted_size(image.height, image.width, canvas)
+    y1, y2, from_y, to_y = _placed(image.height, fit_height / image.height * zoom, bottom - top, random)
+    x1, x2, from_x, to_x = _placed(image.width, fit_width / image.width * zoom, right - left, random)
     flip_x, flip_y = augmentation.flip and random.random() < 0.5, augmentation.flip_vertical and random.random() < 0.5
+    part = Part(row, (from_x, from_y, to_x, to_y), (left + x1, top + y1, left + x2, top + y2), (flip_x, flip_y))
 
-    y1, x1 = round(max(0.0, offset_y)), round(max(0.0, offset_x))
-    y2 = round(min(bottom - top, offset_y + height * scale_y))
-    x2 = round(min(right - left, offset_x + width * scale_x))
-    # The part of the image that is shown, in its own pixels; the boxes are moved by the same numbers.
-    shown = (
-        max(0.0, (x1 - offset_x) / scale_x),
-        max(0.0, (y1 - offset_y) / scale_y),
-        min(float(width), (x2 - offset_x) / scale_x),
-        min(float(height), (y2 - offset_y) / scale_y),
-    )
-    part = Part(row, shown, (left + x1, top + y1, left + x2, top + y2), (flip_x, flip_y))
-
-    ratio = np.array([(x2 - x1) / (shown[2] - shown[0]), (y2 - y1) / (shown[3] - shown[1])] * 2, dtype=np.float32)
-    boxes = (image.boxes - np.array(shown[:2] * 2, dtype=np.float32)) * ratio
+    ratio = np.array([(x2 - x1) / (to_x - from_x), (y2 - y1) / (to_y - from_y)] * 2, dtype=np.float32)
+    boxes = (image.boxes - np.array([from_x, from_y] * 2, dtype=np.float32)) * ratio
     if flip_x:
-        boxes = np.stack([x2 - x1 - boxes[:, 2], boxes[:, 1], x2 - x1 - boxes[:, 0], boxes[:, 3]], axis=1)
+        boxes[:, 0::2] = x2 - x1 - boxes[:, 2::-2]
     if flip_y:
-        boxes = np.stack([boxes[:, 0], y2 - y1 - boxes[:, 3], boxes[:, 2], y2 - y1 - boxes[:, 1]], axis=1)
+        boxes[:, 1::2] = y2 - y1 - boxes[:, 3::-2]
     boxes, kept, hidden = clip_boxes(boxes, y2 - y1, x2 - x1)
     corner = np.array(part.rectangle[:2] * 2, dtype=np.float32)
     return part, boxes[kept] + corner, image.labels[kept], (image.ignored | hidden)[kept]
+
+
+def _placed(size: int, scale: float, space: int, random: np.random.Generator) -> tuple[int, int, float, float]:
+    """Where a scaled image lies along one side of a rectangle: begin and end there in whole pixels, and what is shown
+    of it, in its own pixels. A random part where it is larger than the rectangle, else all at a random position."""
+    scale = max(scale, 1 / size)
+    offset = space - size * scale  # of the image from the corner: negative where it is cut, else positive
+    offset = float(random.uniform(min(0.0, offset), max(0.0, offset)))
+    begin, end = round(max(0.0, offset)), round(min(space, offset + size * scale))
+    return begin, end, max(0.0, (begin - offset) / scale), min(float(size), (end - offset) / scale)
 
 
 def clip_boxes(

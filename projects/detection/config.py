@@ -85,7 +85,7 @@ class Config(RunConfig):
     )
     num_synthetic: int = option(1_000, "images that `synthetic` draws for training", low=20, high=1_000_000)
     resident: Literal["auto", "yes", "no"] = option(
-        "auto", "hold all images decoded in memory; auto does where they take less than 4 GB", harmless=True
+        "auto", "hold all images decoded on the device; auto does where they take less than 4 GB", harmless=True
     )
 
     @property

@@ -1,13 +1,13 @@
 """Batches of the detector's images: augmented for training, whole for evaluation.
 
-An image is decoded once and held on the device at the size that training needs, or, where the set is too large for that,
-decoded each time by the loader's workers; both give bit-equal batches. Every random choice is a function of (seed,
-epoch, sample), also that of the three other images of a mosaic. A batch is drawn as a whole, on the device.
+An image is decoded once and held on the device at the size that training needs, or, where the set is too large for
+that, decoded each time by the loader's workers; both give bit-equal batches, which are drawn on the device. Every
+random choice is a function of (seed, epoch, sample), also that of the three other images of a mosaic.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -30,69 +30,79 @@ Batch = tuple[Tensor, list[Target]]  # images float32 [N, 3, H, W], normalized; 
 _RESIDENT_BYTES = 4 << 30
 
 
-class TrainingLoader:
+class _CanvasLoader:
+    """Batches of canvases, drawn from held pixels or from those that the loader's workers decode."""
+
+    def __init__(
+        self, source: "SampleSource", order: Order, data: Data, config: Config, accelerator: Accelerator
+    ) -> None:
+        self.source, self.order, self.workers, self.accelerator = source, order, config.workers, accelerator
+        self.table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
+        self.held: Packed | None = None
+        if source.is_held:
+            with ThreadPoolExecutor(max(2, config.workers)) as pool:  # Pillow decodes without the interpreter's lock
+                sizes = [(image.height, image.width) for image in source.images]
+                self.held = accelerator.to_device(pack(pool.map(source.decode, range(len(sizes))), sizes))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def drawn(self, source: "SampleSource", epoch: int, start: int) -> Iterator[tuple[Tensor, list[Target], list[int]]]:
+        """Images float32 [N, 3, H, W], normalized, a target for each, and their rows in the split."""
+        pin = self.accelerator.device.type == "cuda"
+        streamed = StreamLoader(source, self.order, workers=self.workers, collate=_collate, pin_memory=pin)
+        for batch in streamed.batches(epoch, start):
+            layout, pixels, targets, rows = self.accelerator.to_device(batch)
+            yield draw(self.held or pixels, layout, source.canvas, self.table), targets, rows
+
+
+class TrainingLoader(_CanvasLoader):
     """Shuffled batches of augmented images; in the last epochs without mosaics."""
 
     def __init__(self, data: Data, config: Config, accelerator: Accelerator) -> None:
-        self.config = config
         augmentation = Augmentation(config.mosaic, config.zoom, config.flip, config.flip_vertical, config.color)
-        self.early = SampleSource.of(data.train, data, config, augmentation)
-        self.late = replace(self.early, augmentation=augmentation._replace(mosaic=0.0))
-        self.order = Order(len(self.early), config.batch_size, config.seed, world=accelerator.world)
-        self.canvases = _Canvases(self.early, data, config, accelerator)
-
-    def __len__(self) -> int:
-        return len(self.order)
+        source = SampleSource(data.train, data.canvas, config, augmentation)
+        self.late = SampleSource(data.train, data.canvas, config, augmentation._replace(mosaic=0.0))
+        self.num_early = config.mosaic_until * config.epochs
+        order = Order(len(source), config.batch_size, config.seed, world=accelerator.world)
+        super().__init__(source, order, data, config, accelerator)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
-        source = self.early if epoch < self.config.mosaic_until * self.config.epochs else self.late
-        for images, targets, _ in self.canvases.batches(source, self.order, epoch, start):
+        for images, targets, _ in self.drawn(self.source if epoch < self.num_early else self.late, epoch, start):
             yield images, targets
 
 
-class EvaluationLoader:
+class EvaluationLoader(_CanvasLoader):
     """All images of a split once, whole, in their order, with their rows; shared among the ranks of `world`."""
 
     def __init__(self, split: AnnotatedSet, data: Data, config: Config, accelerator: Accelerator) -> None:
-        self.source = SampleSource.of(split, data, config)
         self.num_classes = len(data.classes)
-        self.order = Order(len(split), 2 * config.batch_size, training=False, world=accelerator.world)
-        self.canvases = _Canvases(self.source, data, config, accelerator)
-
-    def __len__(self) -> int:
-        return len(self.order)
+        order = Order(len(split), 2 * config.batch_size, training=False, world=accelerator.world)
+        super().__init__(SampleSource(split, data.canvas, config), order, data, config, accelerator)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, list[int]]]:
-        """Images float32 [N, 3, H, W], normalized, and their rows in the split."""
-        for images, _, rows in self.canvases.batches(self.source, self.order, epoch, start):
+        """Images and their rows in the split."""
+        for images, _, rows in self.drawn(self.source, epoch, start):
             yield images, rows
 
 
-@dataclass(frozen=True)
 class SampleSource:
     """A split as a source for the loader: each image once and whole, or `repeats` times and augmented.
 
-    images: those of the split, with the sizes and boxes that they have where they are held or decoded. held: whether
-    their pixels are held, so that none are loaded.
+    images: those of the split, with their sizes and boxes as they are held. is_held: whether all pixels are held, so
+    that none come with a sample.
     """
 
-    split: AnnotatedSet
-    images: Sequence[AnnotatedImage]
-    canvas: tuple[int, int]
-    augmentation: Augmentation | None
-    repeats: int
-    held: bool
-
-    @staticmethod
-    def of(split: AnnotatedSet, data: Data, config: Config, augmentation: Augmentation | None = None) -> "SampleSource":
-        """The source for training, with an augmentation, or for evaluation."""
-        # As large as the largest zoom needs them.
-        limit = tuple(round(side * (augmentation.zoom if augmentation else 1)) for side in data.canvas)
-        images = [reduced(image, (limit[0], limit[1])) for image in split.images]
-        num_bytes = sum(image.height * image.width * 3 for image in images)
-        held = config.resident == "yes" or (config.resident == "auto" and num_bytes <= _RESIDENT_BYTES)
-        return SampleSource(split, images, data.canvas, augmentation, config.repeats if augmentation else 1, held)
+    def __init__(
+        self, split: AnnotatedSet, canvas: tuple[int, int], config: Config, augmentation: Augmentation | None = None
+    ) -> None:
+        self.split, self.canvas, self.augmentation = split, canvas, augmentation
+        self.repeats, zoom = (config.repeats, augmentation.zoom) if augmentation else (1, 1.0)
+        # As large as the largest zoom needs them; streamed images too, so that they have the same pixels.
+        self.images = [reduced(image, (round(canvas[0] * zoom), round(canvas[1] * zoom))) for image in split.images]
+        num_bytes = sum(image.height * image.width * 3 for image in self.images)
+        self.is_held = config.resident == "yes" or (config.resident == "auto" and num_bytes <= _RESIDENT_BYTES)
 
     def __len__(self) -> int:
         return len(self.images) * self.repeats
@@ -104,54 +114,30 @@ class SampleSource:
             sample = letterbox(row, self.images, self.canvas)
         else:
             sample = training_sample(row, self.images, self.canvas, self.augmentation, random)
-        return sample, row, [] if self.held else [self.decode(part.row) for part in sample.parts]
+        return sample, row, [] if self.is_held else [self.decode(part.row) for part in sample.parts]
 
     def decode(self, row: int) -> NDArray[np.uint8]:
         """The pixels of an image, uint8 [H, W, 3]."""
-        image, pixels = self.images[row], self.split.decode(row)
-        if pixels.shape[:2] == (image.height, image.width):
+        pixels, size = self.split.decode(row), (self.images[row].width, self.images[row].height)
+        if pixels.shape[1::-1] == size:
             return pixels
-        return np.asarray(Image.fromarray(pixels).resize((image.width, image.height), Image.Resampling.BILINEAR))
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
     def name(self, index: int) -> str:
         """The image's path."""
         return str(self.split.images[index % len(self.images)].path)
 
 
-class _Canvases:
-    """Draws batches of samples, from held pixels or from those that come with a batch."""
-
-    def __init__(self, source: SampleSource, data: Data, config: Config, accelerator: Accelerator) -> None:
-        self.accelerator, self.workers, self.canvas = accelerator, config.workers, data.canvas
-        self.table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
-        self.held: Packed | None = None
-        if source.held:
-            with ThreadPoolExecutor(max(2, config.workers)) as pool:  # Pillow decodes without the interpreter's lock
-                pixels = pool.map(source.decode, range(len(source.images)))
-                sizes = [(image.height, image.width) for image in source.images]
-                self.held = accelerator.to_device(pack(pixels, sizes))
-
-    def batches(
-        self, source: SampleSource, order: Order, epoch: int, start: int
-    ) -> Iterator[tuple[Tensor, list[Target], list[int]]]:
-        """Images [N, 3, H, W], normalized, a target for each, and their rows."""
-        pin = self.accelerator.device.type == "cuda"
-        streamed = StreamLoader(source, order, workers=self.workers, collate=_collate, pin_memory=pin)
-        for batch in streamed.batches(epoch, start):
-            layout, pixels, targets, rows = self.accelerator.to_device(batch)
-            yield draw(self.held or pixels, layout, self.canvas, self.table), targets, rows
-
-
 def _collate(
     loaded: Sequence[tuple[Sample, int, list[NDArray[np.uint8]]]],
 ) -> tuple[Layout, Packed | None, list[Target], list[int]]:
-    """What the canvases show, the pixels that came with them, the targets, and the rows of the images."""
-    samples, packed = [sample for sample, _, _ in loaded], None
-    pixels = [each for _, _, images in loaded for each in images]
+    """What the canvases show, the pixels that come with it, the targets, and the rows of the images."""
+    samples, pixels = [sample for sample, _, _ in loaded], [each for _, _, images in loaded for each in images]
     if pixels:
-        packed, rows = pack(pixels, [(each.shape[0], each.shape[1]) for each in pixels]), count()
-        for number, sample in enumerate(samples):
-            samples[number] = sample._replace(parts=[part._replace(row=next(rows)) for part in sample.parts])
+        numbers = count()
+        for n, sample in enumerate(samples):
+            samples[n] = sample._replace(parts=[part._replace(row=next(numbers)) for part in sample.parts])
+    packed = pack(pixels, [each.shape[:2] for each in pixels]) if pixels else None
     targets = [
         {name: torch.from_numpy(getattr(sample, name)) for name in ("boxes", "labels", "ignored")} for sample in samples
     ]

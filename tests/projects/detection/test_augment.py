@@ -1,25 +1,32 @@
 """Wherever an image is moved, its boxes are moved along: each still surrounds what it surrounded."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from projects.detection.annotations import AnnotatedImage
 from projects.detection.augment import (
-    PADDING,
     Augmentation,
     Sample,
-    change_colors,
     clip_boxes,
     fitted_size,
     letterbox,
-    place,
+    random_colors,
     training_sample,
 )
+from projects.detection.canvas import PADDING, draw, lay_out, pack
+from projects.detection.synthetic import Scene
 
 STILL = Augmentation(mosaic=0, zoom=1, flip=False, flip_vertical=False, color=0)
+ALL = Augmentation(mosaic=0.5, zoom=1.8, flip=True, flip_vertical=True, color=0.4)
 CANVAS = (96, 128)
 
 
-def scene(number: int, height: int = 90, width: int = 110) -> Sample:
+def scene(number: int, height: int = 90, width: int = 110) -> Scene:
     """A gray image with a few rectangles, each of a color of its own."""
     random = np.random.default_rng(number)
     pixels = np.full((height, width, 3), 60, dtype=np.uint8)
@@ -30,7 +37,37 @@ def scene(number: int, height: int = 90, width: int = 110) -> Sample:
         pixels[y : y + h, x : x + w] = 0
         pixels[y : y + h, x : x + w, label] = 250
         boxes.append((x, y, min(x + w, width), y + h))
-    return Sample(pixels, np.array(boxes, np.float32), np.arange(3), np.zeros(3, dtype=bool))
+    return scene_of(pixels, np.array(boxes, np.float32))
+
+
+def scene_of(pixels: np.ndarray, boxes: np.ndarray) -> Scene:
+    """Pixels with boxes of the classes 0, 1, …"""
+    height, width = pixels.shape[:2]
+    labels, ignored = np.arange(len(boxes)), np.zeros(len(boxes), dtype=bool)
+    return Scene(pixels, AnnotatedImage(Path("scene"), "scene", width, height, boxes, labels, ignored))
+
+
+def chosen(scenes: Sequence[Scene], augmentation: Augmentation, number: int) -> Sample:
+    """A training sample of the first scene."""
+    images = [each.image for each in scenes]
+    return training_sample(0, images, CANVAS, augmentation, np.random.default_rng(number))
+
+
+def drawn(samples: Sequence[Sample], scenes: Sequence[Scene]) -> np.ndarray:
+    """The canvases of a batch in levels, [N, H, W, 3]."""
+    packed = pack([each.pixels for each in scenes], [each.pixels.shape[:2] for each in scenes])
+    levels = torch.arange(256.0).expand(3, -1)
+    return draw(packed, lay_out(samples), CANVAS, levels).permute(0, 2, 3, 1).numpy()
+
+
+def drawn_by_pillow(sample: Sample, scenes: Sequence[Scene]) -> np.ndarray:
+    """The canvas of a sample in levels, [H, W, 3], a part after the other."""
+    canvas = np.full((*CANVAS, 3), PADDING, dtype=np.float32)
+    for row, shown, (left, top, right, bottom), (flip_x, flip_y) in sample.parts:
+        image = Image.fromarray(scenes[row].pixels)
+        part = np.asarray(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=shown))
+        canvas[top:bottom, left:right] = part[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+    return (canvas @ sample.colors[:, :3].T + sample.colors[:, 3]).clip(0, 255)
 
 
 def where(pixels: np.ndarray, label: int) -> np.ndarray:
@@ -41,11 +78,13 @@ def where(pixels: np.ndarray, label: int) -> np.ndarray:
 
 
 def test_a_whole_image_keeps_its_proportions_and_its_boxes() -> None:
-    placed = letterbox(scene(0, height=200), (96, 128))
-    assert placed.pixels.shape == (96, 128, 3)
-    assert (placed.pixels[:, 52:] == PADDING).all()
+    tall = scene(0, height=200)
+    placed = letterbox(0, [tall.image], CANVAS)
+    (pixels,) = drawn([placed], [tall])
+    assert pixels.shape == (96, 128, 3)
+    assert (pixels[:, 52:] == PADDING).all()
     for box, label in zip(placed.boxes, placed.labels, strict=True):
-        assert np.abs(where(placed.pixels, label) - box).max() <= 1
+        assert np.abs(where(pixels, label) - box).max() <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1, 1), (207, 299), (2000, 3), (96, 128), (3, 2000)])
@@ -69,16 +108,23 @@ def test_a_fitted_image_fills_one_side_and_never_exceeds_the_other(height: int, 
     ids=["still", "zoom", "flip", "flip_vertical", "all"],
 )
 def test_boxes_are_moved_with_what_is_in_them(augmentation: Augmentation) -> None:
-    seen = 0
-    for number in range(20):
-        random = np.random.default_rng(number)
-        moved = training_sample(0, 1, lambda _: scene(3), CANVAS, augmentation, random)
-        assert moved.pixels.shape == (*CANVAS, 3)
+    samples, seen = [chosen([scene(3)], augmentation, number) for number in range(20)], 0
+    for moved, pixels in zip(samples, drawn(samples, [scene(3)]), strict=True):
         for box, label, ignored in zip(moved.boxes, moved.labels, moved.ignored, strict=True):
             if not ignored and (box[2:] - box[:2]).min() > 4:
-                assert np.abs(where(moved.pixels, label) - box).max() <= 1.5
+                assert np.abs(where(pixels, label) - box).max() <= 1.5
                 seen += 1
     assert seen >= 30
+
+
+def test_a_batch_is_drawn_as_pillow_draws_each_part() -> None:
+    scenes = [scene(number, height=60 + 30 * number) for number in range(4)]
+    samples = [chosen(scenes, ALL, number) for number in range(40)]
+    assert {len(sample.parts) for sample in samples} == {1, 4}
+    for sample, pixels in zip(samples, drawn(samples, scenes), strict=True):
+        difference = np.abs(pixels - drawn_by_pillow(sample, scenes))
+        assert difference.mean() < 0.5
+        assert (difference > 3).mean() < 0.02  # at the edges of parts, which Pillow keeps from what is not shown
 
 
 def test_mirrored_images_are_mirrored() -> None:
@@ -86,7 +132,7 @@ def test_mirrored_images_are_mirrored() -> None:
     for name, boxes in flips.items():
         for number in range(20):
             augmentation = STILL._replace(flip=name == "flip", flip_vertical=name == "flip_vertical")
-            moved = training_sample(0, 1, lambda _: scene(3), CANVAS, augmentation, np.random.default_rng(number))
+            moved = chosen([scene(3)], augmentation, number)
             boxes.append(tuple(moved.boxes[0].round(1)))
     assert all(len(set(boxes)) >= 2 for boxes in flips.values())
     assert len({box[0] for box in flips["flip"]}) >= 2
@@ -94,26 +140,20 @@ def test_mirrored_images_are_mirrored() -> None:
 
 
 def test_a_mosaic_has_boxes_of_four_images_each_in_its_quarter() -> None:
-    augmentation = STILL._replace(mosaic=1.0, zoom=1.3)
-    asked: list[int] = []
-
-    def fetch(row: int) -> Sample:
-        asked.append(row)
-        return scene(row)
-
+    scenes = [scene(number) for number in range(9)]
+    samples = [chosen(scenes, STILL._replace(mosaic=1.0, zoom=1.3), number) for number in range(12)]
     checked = 0
-    for number in range(12):
-        asked.clear()
-        moved = training_sample(5, 9, fetch, CANVAS, augmentation, np.random.default_rng(number))
-        assert len(asked) == 4
-        assert asked[0] == 5
-        assert set(asked) <= set(range(9))
+    for moved, pixels in zip(samples, drawn(samples, scenes), strict=True):
+        rows = [part.row for part in moved.parts]
+        assert len(rows) == 4
+        assert rows[0] == 0
+        assert set(rows) <= set(range(9))
         assert len(moved.boxes) == len(moved.labels) == len(moved.ignored)
         assert (moved.boxes[:, :2] >= 0).all()
         assert (moved.boxes[:, 2:] <= np.array([CANVAS[1], CANVAS[0]])).all()
         for box, label, ignored in zip(moved.boxes, moved.labels, moved.ignored, strict=True):
             x1, y1, x2, y2 = (round(float(edge)) for edge in box)
-            inside = moved.pixels[y1:y2, x1:x2].reshape(-1, 3)
+            inside = pixels[y1:y2, x1:x2].reshape(-1, 3)
             if not ignored and len(inside) > 60:
                 share = ((inside[:, label] > 150) & (np.delete(inside, label, 1).max(1) < 100)).mean()
                 assert share > 0.75
@@ -132,48 +172,30 @@ def test_what_is_cut_away_is_left_out_and_what_is_mostly_cut_is_not_counted() ->
 
 
 def test_an_image_without_boxes_stays_one() -> None:
-    empty = scene(0)._replace(boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, int), ignored=np.zeros(0, bool))
-    augmentation = Augmentation(mosaic=0.5, zoom=2, flip=True, flip_vertical=True, color=0.3)
+    empty = [scene_of(scene(number).pixels, np.zeros((0, 4), np.float32)) for number in range(3)]
     for number in range(10):
-        moved = training_sample(0, 3, lambda _: empty, CANVAS, augmentation, np.random.default_rng(number))
-        assert moved.boxes.shape == (0, 4)
+        assert chosen(empty, ALL, number).boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (7, 3)])
 def test_the_oddest_images_are_laid_without_an_error(size: tuple[int, int]) -> None:
-    thin = Sample(
-        np.full((*size, 3), 9, np.uint8),
-        np.array([[0, 0, size[1], size[0]]], np.float32),
-        np.zeros(1, np.int64),
-        np.zeros(1, bool),
-    )
-    augmentation = Augmentation(mosaic=1, zoom=3, flip=True, flip_vertical=True, color=0.5)
-    for number in range(20):
-        random = np.random.default_rng(number)
-        moved = training_sample(0, 1, lambda _: thin, CANVAS, augmentation, random)
+    thin = scene_of(np.full((*size, 3), 9, np.uint8), np.array([[0, 0, size[1], size[0]]], np.float32))
+    samples = [chosen([thin], ALL._replace(mosaic=1, zoom=3, color=0), number) for number in range(20)]
+    for moved, pixels in zip(samples, drawn(samples, [thin]), strict=True):
         assert (moved.boxes[:, 2:] > moved.boxes[:, :2]).all()
-        pixels = np.zeros((*CANVAS, 3), np.uint8)
-        place(pixels, (10, 10, 40, 50), thin, CANVAS, augmentation, random)
-        assert not pixels[:10].any()
-        assert not pixels[:, 50:].any()
+        expected = np.full((*CANVAS, 3), PADDING)
+        for part in moved.parts:
+            left, top, right, bottom = part.rectangle
+            assert 0 <= left < right <= CANVAS[1]
+            assert 0 <= top < bottom <= CANVAS[0]
+            expected[top:bottom, left:right] = 9
+        assert np.array_equal(pixels, expected)
 
 
 def test_colors_move_and_without_strength_they_do_not() -> None:
-    pixels = scene(0).pixels
-    assert np.array_equal(change_colors(pixels, 0.0, np.random.default_rng(0)), pixels)
-    moved = [change_colors(pixels, 0.4, np.random.default_rng(number)) for number in range(8)]
-    assert len({each.tobytes() for each in moved}) == 8
-    assert all(each.dtype == np.uint8 for each in moved)
-    difference = np.mean([np.abs(each.astype(int) - pixels).mean() for each in moved])
-    assert 3 < difference < 60
-
-
-def test_equal_random_numbers_give_equal_images() -> None:
-    augmentation = Augmentation(mosaic=0.5, zoom=1.5, flip=True, flip_vertical=True, color=0.3)
-    for number in range(6):
-        a, b = (
-            training_sample(2, 5, scene, CANVAS, augmentation, np.random.Generator(np.random.Philox(key=number)))
-            for _ in range(2)
-        )
-        for name in Sample._fields:
-            assert np.array_equal(getattr(a, name), getattr(b, name))
+    assert np.array_equal(random_colors(0.0, np.random.default_rng(0)), np.eye(3, 4))
+    still = [chosen([scene(0, 60)], STILL, 0)] * 8
+    changed = [each._replace(colors=random_colors(0.4, np.random.default_rng(n))) for n, each in enumerate(still)]
+    before, after = drawn(still, [scene(0, 60)]), drawn(changed, [scene(0, 60)])
+    assert len({each.tobytes() for each in after}) == 8
+    assert 3 < np.abs(after - before).mean() < 60

@@ -11,6 +11,7 @@ import torch
 from core.accelerator import Accelerator
 from core.errors import UserError
 from core.program import parse_training
+from projects.detection.annotations import AnnotatedImage
 from projects.detection.config import Config
 from projects.detection.data import canvas_of, load_data
 from projects.detection.loaders import Batch, EvaluationLoader, TrainingLoader, reduced
@@ -102,7 +103,7 @@ def test_evaluation_shows_every_image_once_in_order_and_whole(make_coco: MakeFol
     shown = list(loader.batches())
     assert [row for _, rows in shown for row in rows] == list(range(11))
     assert [len(images) for images, _ in shown] == [8, 3]
-    sample, _ = loader.source.load(2, np.random.default_rng(0))
+    sample, _, _ = loader.source.load(2, np.random.default_rng(0))
     image = data.val.images[2]
     assert image.boxes.tolist() == [list(box) for box in draw(11).boxes]
     scale = sample.boxes[0] / image.boxes[0].clip(1e-6)
@@ -121,9 +122,11 @@ def test_the_canvas_has_the_images_proportions_in_multiples_of_32(
 
 
 def test_large_images_are_held_as_small_as_training_can_use_them() -> None:
-    pixels = np.zeros((600, 800, 3), np.uint8)
-    assert reduced(pixels, (90, 120)).shape == (90, 120, 3)
-    assert reduced(pixels, (900, 900)) is pixels
+    boxes, none = np.array([[80, 60, 400, 300]], np.float32), np.zeros(1, int)
+    image = AnnotatedImage(Path("x"), "x", 800, 600, boxes, none, none.astype(bool))
+    small = reduced(image, (90, 120))
+    assert (small.height, small.width, small.boxes.round(3).tolist()) == (90, 120, [[12, 9, 60, 45]])
+    assert reduced(image, (900, 900)) is image
 
 
 def test_without_a_box_to_validate_on_it_is_said(make_voc: MakeFolder) -> None:

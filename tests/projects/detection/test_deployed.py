@@ -1,11 +1,14 @@
 """What is exported sees an image as training saw it, and gives boxes in the image's own pixels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from projects.detection.augment import Sample, letterbox
+from projects.detection.augment import letterbox
+from projects.detection.canvas import draw, lay_out, pack
 from projects.detection.deploy import Deployed
 from projects.detection.detector import Detector
 from projects.detection.nms import Rule
@@ -30,16 +33,17 @@ def deployed(probe: Probe, mean: float = 0.0, std: float = 1 / 255) -> Deployed:
 
 @pytest.mark.parametrize(("height", "width"), [(240, 321), (97, 33), (33, 400), (96, 128), (480, 640), (50, 60)])
 def test_the_canvas_is_that_of_training_within_a_gray_level(height: int, width: int) -> None:
-    """Pillow rounds to whole gray levels after each of its two passes, the graph does not round: 0.5 + 0.5."""
+    """Training's is rounded to whole gray levels, the graph does not round."""
     drawn = draw_scenes(1, seed=4)[0].pixels
     pixels = np.pad(drawn, ((0, 500), (0, 700), (0, 0)), mode="reflect")[:height, :width].copy()
     probe = Probe()
     with torch.inference_mode():
         deployed(probe)(torch.from_numpy(pixels)[None])
-    sample = Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    expected = letterbox(sample, CANVAS).pixels.astype(np.float32)
-    result = probe.seen[0].permute(1, 2, 0).numpy()
-    assert result.shape == (*CANVAS, 3)
+    image = replace(draw_scenes(1, seed=4)[0].image, height=height, width=width)
+    layout, table = lay_out([letterbox(0, [image], CANVAS)]), torch.arange(256.0).expand(3, -1)
+    expected = draw(pack([pixels], [(height, width)]), layout, CANVAS, table).numpy()
+    result = probe.seen.numpy()
+    assert result.shape == (1, 3, *CANVAS)
     assert np.abs(result - expected).max() <= 1.01
     assert np.abs(result - expected).mean() <= 0.5
 
