@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from core import plain
 from core.command_line import flag
@@ -70,6 +70,11 @@ class RunConfig:
     keep: int = option(2, "newest checkpoints to keep; the best one is kept as well", low=2, harmless=True)
     log_every: int = option(50, "steps between lines of metrics.jsonl", low=1)
     profile: bool = option(False, "record a few steps: Chrome trace and table in the run folder", harmless=True)
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any]) -> Self:
+        """The settings as given; the others as for_data has them for these data, the given or the default ones."""
+        return cls(**{**cls.for_data.get(given.get("data", cls.data), {}), **given})
 
     @property
     def project(self) -> str:

@@ -59,7 +59,7 @@ def parse_training(config_class: type[C], argv: Sequence[str] | None = None) -> 
     run_dir, resume, smoke, _ = (given.pop(name) for name in ("run_dir", "resume", "smoke", "debug"))
     if resume is None:
         given = {**(config_class.smoke if smoke else {}), **given}
-        config = config_class(**{**config_class.for_data.get(given.get("data", ""), {}), **given})
+        config = config_class.from_given(given)
     else:
         if run_dir is not None or smoke:
             other = "--run-dir" if run_dir is not None else "--smoke"

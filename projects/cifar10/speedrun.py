@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None = None) -> SpeedrunConfig:
     given.pop("debug")
     if other := [name for name in _OF_RUN_FOLDERS if name in given]:
         raise UserError("not a setting of a speedrun", flag(other[0]), "leave it out")
-    config = SpeedrunConfig(**{**SpeedrunConfig.for_data.get(given.get("data", ""), {}), **given})
+    config = SpeedrunConfig.from_given(given)
     check(config)
     config.check_present(resuming=False)
     if config.output is not None and config.output.exists():

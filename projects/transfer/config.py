@@ -1,7 +1,7 @@
 """The fine-tuning's settings, and what a run knows beyond them. This module loads no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from core.program import ClassifierExportOptions
 
 TASK = "image classification"
 SYNTHETIC = "synthetic"
+FEW_IMAGES = 1000
 _KINDS = ("package", "timm", "torchvision", "run")
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -25,7 +26,7 @@ class Config(RunConfig):
         "backbone": "source",
     }
     for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {  # crops would cut the shapes
-        SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01, "augment": "light"}
+        SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01, "augment": "light", "strategy": "full"}
     }
 
     data: str = option(
@@ -42,8 +43,10 @@ class Config(RunConfig):
     weights: Path | None = option(None, "file of the backbone's weights (.safetensors, .pth) instead of a download")
     partial_weights: bool = option(False, "take a weights file that fits in part, and list what does not")
     from_scratch: bool = option(False, "the same network with random weights: what the pretraining is worth")
-    strategy: Literal["full", "head", "gradual"] = option(
-        "full", "train everything, only the new head, or one layer more after the other from the head down"
+    strategy: Literal["auto", "full", "head", "gradual"] = option(
+        "auto",
+        "train everything, only the new head, or one layer more after the other from the head down; auto: for a folder "
+        f"of fewer than {FEW_IMAGES:,} training images head, which forgets nothing, else full",
     )
     thaw: float = option(0.5, "gradual: share of the training after which everything is trained", above=0, high=1)
     norms: Literal["train", "keep"] = option(
@@ -115,7 +118,7 @@ class Config(RunConfig):
         if self.weights is not None and (self.from_scratch or self.library is None or kind == "package"):
             other = "--from-scratch" if self.from_scratch else f"--backbone {self.backbone}"
             raise UserError("options that exclude each other", f"--weights and {other}", "leave one out")
-        if self.from_scratch and self.strategy != "full":
+        if self.from_scratch and self.strategy not in ("auto", "full"):
             todo = "give --strategy full"
             raise UserError("random layers would stay random", f"--from-scratch --strategy {self.strategy}", todo)
         if self.from_scratch and self.norms == "keep":
@@ -153,6 +156,13 @@ class Config(RunConfig):
             if library is not None and find_spec(library) is None:
                 todo = "python -m pip install -e ., or choose without it"
                 raise UserError("a library is missing", f"{library}, for {flag}", todo)
+
+    def resolved(self, num_images: int) -> "Config":
+        """The settings with the strategy that auto takes for so many training images."""
+        if self.strategy != "auto":
+            return self
+        trains_all = self.from_scratch or self.adapts_in_training or num_images >= FEW_IMAGES
+        return replace(self, strategy="full" if trains_all else "head")
 
     @property
     def library(self) -> str | None:

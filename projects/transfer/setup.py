@@ -21,8 +21,10 @@ from projects.transfer.pretrained import find_source
 
 @dataclass(frozen=True)
 class Setup:
-    """What a training is made of. target: the images to adapt to, if any."""
+    """What a training is made of. config: the settings, with what auto stood for. target: the images to adapt to, if
+    any."""
 
+    config: Config
     source: Source
     preprocessing: Preprocessing
     data: Data
@@ -36,6 +38,7 @@ class Setup:
         source = find_source(config, accelerator, command.run_dir if command.resume else None)
         size = config.image_size or source.image_size
         data = load_data(config, stored_side(size, config.crop), accelerator.device)
+        config = config.resolved(len(data.train))
         training_order(data, config, accelerator.world)  # says so where a batch is larger than the data
         mean, std = source.mean, source.std
         if mean is None or std is None:
@@ -51,7 +54,7 @@ class Setup:
             norm_statistics(network)  # says so where there is nothing to adapt
         if config.adapt != "none":
             target = load_target(config, data.classes, preprocessing.side, accelerator.device)
-        return cls(source, preprocessing, data, network, target)
+        return cls(config, source, preprocessing, data, network, target)
 
     def facts(self) -> Facts:
         """What export, a resumed run and a further fine-tuning need."""

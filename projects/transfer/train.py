@@ -11,6 +11,7 @@ if __name__ == "__main__":  # --help and a wrong flag are answered here, before 
     answer_early(parse_training, Config)
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -80,10 +81,11 @@ def train_step(
 
 def train(command: TrainCommand[Config]) -> None:
     """The whole training, from the settings to the report."""
-    config, accelerator = command.config, Accelerator.of(command.config)
-    if config.strategy == "gradual" and accelerator.world.size > 1:
+    accelerator = Accelerator.of(command.config)
+    if command.config.strategy == "gradual" and accelerator.world.size > 1:
         raise UserError("one process only", "--strategy gradual", "start without torchrun, or give --strategy full")
     setup = Setup.of(command, accelerator)
+    config, command = setup.config, replace(command, config=setup.config)
     run = RunFolder.start(command, setup.facts(), accelerator.world, kernels.for_run(accelerator.device.type))
     if run.says_complete():
         return
@@ -177,6 +179,8 @@ def introduce(run: RunFolder[Config, Facts], setup: Setup, accelerator: Accelera
         if run.world.is_main and not run.resumed:
             (run.path / SKIPPED_NAME).write_text("".join(f"{line}\n" for line in data.skipped), "utf-8")
     sizes = f"{len(data.train):,} images ({len(data.val):,} for validation, {len(data.test):,} for the test)"
+    if config.strategy == "head":
+        run.say("the new head alone is trained; --strategy full trains everything")
     run.say(f"{setup.source.architecture} with {setup.source.origin} weights, {len(data.classes)} classes")
     run.say(f"{count_weights(network):,} weights, {trained:,} trained, {sizes}; {accelerator.describe()}")
 

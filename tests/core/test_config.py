@@ -138,3 +138,18 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
 
 def test_the_defaults_of_core_lie_within_their_bounds() -> None:
     check(Config())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShorterConfig(Config):
+    """Settings with shorter trainings on generated data."""
+
+    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {"synthetic": {"epochs": 3}}
+
+
+@pytest.mark.parametrize(
+    ("argv", "epochs"),
+    [("", 3), ("--data synthetic", 3), ("--epochs 5", 5), ("--data other", 10), ("--smoke", 2)],
+)
+def test_settings_for_data_hold_where_the_data_are_the_default_ones_too(argv: str, epochs: int) -> None:
+    assert parse_training(ShorterConfig, argv.split()).config.epochs == epochs

@@ -17,6 +17,7 @@ from core.accelerator import Accelerator
 from core.errors import UserError
 from core.learner import Learner
 from projects.transfer import train as program
+from projects.transfer.config import FEW_IMAGES
 from projects.transfer.data import class_weights
 from projects.transfer.model import Classifier, SmallNet
 from projects.transfer.optimizer import build_learner
@@ -145,7 +146,7 @@ def test_a_run_can_be_fine_tuned_further_whatever_its_strategy_was(
 
 
 @pytest.mark.usefixtures("_quick")
-@pytest.mark.parametrize("strategy", ["head", "gradual"])
+@pytest.mark.parametrize("strategy", ["auto", "gradual"])  # auto: head, of so few images
 def test_stopped_and_resumed_without_its_source_it_ends_as_the_unbroken_run(
     strategy: str, source_run: Path, tmp_path: Path
 ) -> None:
@@ -158,6 +159,18 @@ def test_stopped_and_resumed_without_its_source_it_ends_as_the_unbroken_run(
     assert forked.run(main, ["--resume", tmp_path / "broken"]) == 0
     assert forked.ending(tmp_path / "broken") == forked.ending(tmp_path / "whole")
     assert summary(tmp_path / "broken") == summary(tmp_path / "whole")
+    stored = json.loads((tmp_path / "broken" / "run.json").read_text())["config"]["strategy"]
+    assert stored == strategy.replace("auto", "head")
+
+
+def test_auto_trains_the_head_of_few_images_and_everything_where_it_can_pay() -> None:
+    few, many = FEW_IMAGES - 1, FEW_IMAGES
+    assert settings().resolved(few).strategy == "full", "the generated images are of another domain"
+    assert settings("--data", ".").resolved(few).strategy == "head"
+    assert settings("--data", ".").resolved(many).strategy == "full"
+    for needs_all in (["--from-scratch"], ["--adapt", "dann", "--target", "."]):
+        assert settings("--data", ".", *needs_all).resolved(few).strategy == "full"
+    assert settings("--data", ".", "--strategy", "gradual").resolved(few).strategy == "gradual"
 
 
 @pytest.mark.usefixtures("_quick")
