@@ -51,8 +51,6 @@ def start(main: Main, argv: Sequence[object], *, own_group: bool = False) -> int
         return child
     code = 1
     try:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, even where the tests run in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         if own_group:
             os.setpgid(0, 0)
         silence = os.open(os.devnull, os.O_WRONLY)
@@ -67,10 +65,13 @@ def start(main: Main, argv: Sequence[object], *, own_group: bool = False) -> int
 
 def fork() -> int:
     """os.fork(). What the tests before have left is never collected in the child: an ONNX session that is freed there
-    would wait for ever for threads that only the parent has."""
+    would wait for ever for threads that only the parent has. Signals are as in a terminal, even where the tests run in
+    the background or under nohup."""
     child = os.fork()
     if child == 0:
         gc.freeze()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return child
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,7 +134,7 @@ def test_a_save_that_is_killed_at_any_instant_leaves_a_good_newest_checkpoint(tm
     began = time.perf_counter()
     newest = save(tmp_path, 2, state(2, 20_000), project="any")
     duration, instants, left_half = time.perf_counter() - began, random.Random(0), 0
-    for _ in range(20):
+    for number in count(1):
         seconds, first = 1e-4 + instants.random() * 2 * duration, int(newest.name[5:]) + 1
         child = forked.fork()
         if child == 0:
@@ -149,7 +150,9 @@ def test_a_save_that_is_killed_at_any_instant_leaves_a_good_newest_checkpoint(tm
         assert newest.name == f"step-{found['loop']['step']:08d}"
         assert torch.equal(found["model"]["weight"], state(found["loop"]["step"], 20_000)["model"]["weight"])
         retention.sweep(tmp_path)
-    assert left_half > 0  # some were really in the middle
+        if number >= 20 and left_half:  # some were really in the middle
+            break
+        assert number < 500
 
 
 def test_a_kill_while_the_same_step_is_saved_again_leaves_no_half_checkpoint(
