@@ -37,7 +37,7 @@ def projects_table() -> str:
         minutes = result["numbers"]["seconds"]["mean"] / 60
         command = f"`python -m projects.{project}.train --data synthetic`"
         link = f"[{project}](projects/{project}/README.md)"
-        lines.append(f"| {link} | {task} | {value} | {minutes:.0f} | {command} |")
+        lines.append(f"| {link} | {task} | {value} | {minutes:.{0 if minutes >= 1 else 1}f} | {command} |")
         versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
         machines.add(f"{result['gpu'] or result['processor']}; {versions}")
     return "\n".join(
