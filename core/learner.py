@@ -72,10 +72,14 @@ class Learner(Generic[N]):
         return {f"{prefix}{name}": part for name, part in parts.items() if part is not None}
 
     def load_best(self, run: RunFolder[Any, Any], loop: LoopState, prefix: str = "") -> None:
-        """Gives `averaged` the weights that were best in validation."""
+        """Gives the network, and the average where there is one, the weights that were best in validation: averaged
+        ones where there is an average."""
         names = [f"{prefix}model", f"{prefix}ema"]
         saved = checkpoint.load(checkpoint.folder_of(run.path, loop.best_step or loop.step), only=names)
-        self.averaged.load_state_dict(averaged_weights(saved, prefix))
+        weights = averaged_weights(saved, prefix)
+        self.network.load_state_dict(weights)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(weights)
 
 
 def averaged_weights(saved: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

@@ -102,14 +102,14 @@ def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loa
     highs = (2 * padding + 1, 2 * padding + 1, 1, size, size)
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
     everything = torch.arange(len(data.train), device=accelerator.device)
+    first_flips = randomness.uniform_integers(config.seed, 0, everything, "flip", (2,))[:, 0]
 
     @lru_cache(maxsize=1)
     def choices(epoch: int) -> Tensor:
         """The random choices of all samples in an epoch: made at once, since each call costs a GPU's host time."""
         chosen = randomness.uniform_integers(config.seed, epoch, everything, "augment", highs)
         if config.flip:
-            first = randomness.uniform_integers(config.seed, 0, everything, "flip", (2,))[:, 0]
-            chosen[:, 2] = (first + epoch) % 2
+            chosen[:, 2] = (first_flips + epoch) % 2
         return chosen
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:

@@ -192,9 +192,8 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, data: Data, learner: 
         plots.curves(run.path, ["loss", "accuracy"])
         plot_results(run.path / "plots", facts.classes, probabilities, labels, images.load)
     size, normalization = config.image_size, {"mean": facts.mean, "std": facts.std}
-    learner.network.load_state_dict(learner.averaged.state_dict())  # it knows which weights are trained
     path = run.path / FILE_NAME
-    save_network(
+    save_network(  # not the averaged copy, of which no weight takes a gradient
         path, learner.network, architecture=facts.model, image_size=size, classes=facts.classes, **normalization
     )
     numbers = {f"{name}_accuracy": accuracy, f"num_{name}": len(labels), "best_val_accuracy": loop.best}

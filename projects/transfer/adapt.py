@@ -28,6 +28,7 @@ from core.files import read_json, write_atomically, write_json
 from core.stored_run import load_run
 from core.vision.folders import list_images
 from core.vision.image_set import ImageSet, from_listing, from_pixels, is_resident
+from core.vision.preprocessing import mean_probabilities
 from projects.transfer.augment import Preprocessing
 from projects.transfer.backbone import load_classifier
 from projects.transfer.config import SYNTHETIC, Config, Facts
@@ -167,7 +168,7 @@ def accuracy(
     right = 0
     with evaluating(network):
         for views, labels in evaluation_loader(images, preprocessing, config, accelerator, World()).batches(0):
-            probabilities = torch.stack([network(view.float()).softmax(1) for view in views]).sum(0)
+            probabilities = mean_probabilities(network, [view.float() for view in views])
             right += int((probabilities.argmax(1) == labels).sum())
     return right / len(images)
 

@@ -5,8 +5,9 @@ folder is cut off the training images by the seed, class by class; where only va
 test. Random choices are a function of (seed, epoch, sample).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,14 @@ from core.vision.image_set import (
     sha256_of,
     split_notes,
 )
+from core.vision.preprocessing import views_of
 from cuda_ext import lookup_table
 from projects.transfer.augment import Preprocessing, mix, plain_view, training_view
 from projects.transfer.config import SYNTHETIC, Config
 from projects.transfer.synthetic import NUM_SYNTHETIC_TEST, TARGET_CLASSES, draw_images
 
-Batch = tuple[
-    Tensor, Tensor
-]  # images [N, 3, S, S] or features [N, F] (coral, dann: 2N); targets float32 [N, num_classes]
+# Images [N, 3, S, S] or features [N, F], with target images 2N of them; targets float32 [N, num_classes].
+Batch = tuple[Tensor, Tensor]
 Views = tuple[Sequence[Tensor], Tensor]  # each image as evaluation sees it, once or twice (mirrored); labels int64 [N]
 
 
@@ -84,17 +85,18 @@ def training_loader(
 ) -> Loader[Batch]:
     """Shuffled, augmented, mixed batches; with a target, each followed by as many of its images, without labels."""
     table = lookup_table(preprocessing.mean, preprocessing.std).to(accelerator.device, accelerator.dtype)
+    view = partial(training_view, preprocessing=preprocessing, table=table, config=config)
     num, num_classes = len(data.train), len(data.classes)
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Batch:
         targets = F.one_hot(labels, num_classes).float()
         # With fixed views an image has few of them, which every draw of it shares.
         number, turn = (samples % num, epoch % config.num_views) if config.num_views else (samples, epoch)
-        images = training_view(pixels, rows, number, turn, preprocessing, table, config)
+        images = view(pixels, rows, number, turn)
         if config.mixes:
             images, targets = mix(images, targets, samples, epoch, config)
         if target is not None:
-            images = with_target(images, target, samples, epoch, preprocessing, table, config)
+            images = with_target(images, target, samples, epoch, config.seed, view)
         return images, targets
 
     order = training_order(data, config, accelerator.world)
@@ -102,24 +104,18 @@ def training_loader(
 
 
 def with_target(
-    images: Tensor,
-    target: ImageSet,
-    samples: Tensor,
-    epoch: int,
-    preprocessing: Preprocessing,
-    table: Tensor,
-    config: Config,
+    images: Tensor, target: ImageSet, samples: Tensor, epoch: int, seed: int, view: Callable[..., Tensor]
 ) -> Tensor:
-    """A batch followed by a random target image for each of its own, augmented: [N, 3, S, S] → [2N, 3, S, S].
+    """A batch followed by a random target image for each of its own: [N, 3, S, S] → [2N, 3, S, S].
 
-    samples: int64 [N], of the batch.
+    samples: int64 [N], of the batch. view: what becomes of target images, from pixels, rows, samples and epoch.
     """
-    rows = randomness.uniform_integers(config.seed, epoch, samples, "target", (len(target),))[:, 0]
+    rows = randomness.uniform_integers(seed, epoch, samples, "target", (len(target),))[:, 0]
     pixels = target.pixels
     if pixels is None:
         pixels = torch.from_numpy(target.load(rows.tolist())).to(images.device)
         rows = torch.arange(len(rows), device=images.device)
-    views = training_view(pixels, rows, samples, epoch, preprocessing, table, config)
+    views = view(pixels, rows, samples, epoch)
     return torch.cat([images, views]).contiguous(memory_format=torch.channels_last)
 
 
@@ -132,7 +128,7 @@ def evaluation_loader(
 
     def make(pixels: Tensor, rows: Tensor, samples: Tensor, labels: Tensor, epoch: int) -> Views:
         view = plain_view(pixels[rows], preprocessing, table)
-        return ([view, view.flip(3)] if config.test_flip else [view]), labels
+        return views_of(view, flip=config.test_flip, shift=False), labels
 
     return batches(images, order, make, accelerator, config.workers)
 

@@ -28,6 +28,7 @@ from core.plots import optional
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
 from core.training_state import LoopState
+from core.vision.preprocessing import mean_probabilities
 from cuda_ext import build as kernels
 from projects.transfer.adapt import adapt, target_accuracy
 from projects.transfer.backbone import keep
@@ -151,8 +152,8 @@ def predictions(loader: Loader[Views], network: nn.Module, accelerator: Accelera
     with evaluating(network):
         for views, labels in loader.batches(epoch=0):
             with accelerator.autocast():
-                parts = [network(view).float().softmax(1) for view in views]
-            yield torch.stack(parts).mean(0), labels
+                probabilities = mean_probabilities(network, views)
+            yield probabilities, labels
 
 
 def build_loaders(setup: Setup, config: Config, accelerator: Accelerator) -> tuple[Loader[Batch], Loader[Views]]:
@@ -190,8 +191,6 @@ def finish(run: RunFolder[Config, Facts], loop: LoopState, setup: Setup, learner
     learner.load_best(run, loop)
     config, data, preprocessing, network = run.config, setup.data, setup.preprocessing, setup.network
     accelerator = learner.accelerator
-    if learner.averaged is not learner.network:
-        learner.network.load_state_dict(learner.averaged.state_dict())
     network.eval()
     batches = evaluation_loader(data.test, preprocessing, config, accelerator, World())  # the other ranks have left
     pairs = [(p.cpu(), y.cpu()) for p, y in predictions(batches, network, accelerator)]

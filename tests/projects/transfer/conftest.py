@@ -20,20 +20,8 @@ MakeFolder = Callable[..., Path]
 CLASSES = ("amber", "blue", "green")
 # A fine-tuning that takes a second or two; the backbone is left to the test.
 TINY = ["--image-size", 16, "--batch-size", 8, "--epochs", 2, "--lr", 0.01, "--backbone-lr", 1, "--log-every", 2]
-TINY += [
-    "--strategy",
-    "full",
-    "--ema",
-    0.9,
-    "--seed",
-    3,
-    "--precision",
-    "fp32",
-    "--device",
-    "cpu",
-    "--val-fraction",
-    0.2,
-]
+TINY += ["--strategy", "full", "--ema", 0.9, "--seed", 3, "--val-fraction", 0.2]
+TINY += ["--precision", "fp32", "--device", "cpu"]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Deep CORAL and DANN: their losses, target images come by sample, a training says how well it went and resumes."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from core.vision.image_set import from_pixels
 from cuda_ext import lookup_table
 from projects.transfer import train as program
-from projects.transfer.augment import Preprocessing
+from projects.transfer.augment import Preprocessing, training_view
 from projects.transfer.coral import coral_loss
 from projects.transfer.dann import Adversarial, DomainClassifier, domain_loss
 from projects.transfer.data import with_target
@@ -34,10 +35,11 @@ def test_the_target_image_of_a_sample_does_not_depend_on_its_batch() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
     target, table = from_pixels(pixels, np.full(5, -1)), lookup_table(PREPROCESSING.mean, PREPROCESSING.std)
     config = settings("--augment", "none")
+    view = partial(training_view, preprocessing=PREPROCESSING, table=table, config=config)
 
     def views(samples: list[int]) -> torch.Tensor:
         images = torch.zeros(len(samples), 3, 16, 16)
-        both = with_target(images, target, torch.tensor(samples), 2, PREPROCESSING, table, config)
+        both = with_target(images, target, torch.tensor(samples), 2, config.seed, view)
         assert both.shape == (2 * len(samples), 3, 16, 16)
         return both[len(samples) :]
 
