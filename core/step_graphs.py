@@ -58,6 +58,8 @@ class StepGraphs(Generic[B]):
         self._seen: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, _Captured] = {}
         self._stream = torch.cuda.Stream(accelerator.device) if key is not None and capture is None else None
+        # One pool of memory for all graphs: they run one after another, and what a step gives is copied at once.
+        self._pool = torch.cuda.graph_pool_handle() if self._stream is not None else None
         self._capture = self._capture_on_gpu if capture is None else capture
         self._stack = ExitStack()
 
@@ -132,7 +134,7 @@ class StepGraphs(Generic[B]):
         """A CUDA graph of the work. Threads that pin memory may go on meanwhile."""
         graph = torch.cuda.CUDAGraph()
         recording: AbstractContextManager[None] = torch.cuda.graph(
-            graph, stream=self._stream, capture_error_mode="thread_local"
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
         )
         with recording:
             work()

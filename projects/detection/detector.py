@@ -1,12 +1,43 @@
 """What every detector has: losses for training, and scored candidate boxes that nms.py chooses from."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-# Of an image: boxes float32 [B, 4], x1, y1, x2, y2 in pixels of the canvas; labels int64 [B]; ignored bool [B].
-Target = dict[str, Tensor]
+_FEWEST_SLOTS = 8
+
+
+class Targets(NamedTuple):
+    """The objects of N images, in B slots each.
+
+    boxes: float32 [N, B, 4], x1, y1, x2, y2 in pixels of the canvas. labels: int64 [N, B], -1 in an empty slot.
+    ignored: bool [N, B], objects that are neither learned nor counted; their labels say nothing.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+
+    @classmethod
+    def of(cls, objects: Sequence[Sequence[Tensor]]) -> Self:
+        """From boxes [B, 4], labels [B] and ignored [B] of each image. There are 8, 16, 32, … slots, so that batches
+        have few shapes, and a GPU can replay their steps."""
+        most = max(len(labels) for _, labels, _ in objects)
+        slots = max(_FEWEST_SLOTS, 1 << (most - 1).bit_length())
+        boxes = torch.zeros(len(objects), slots, 4)
+        labels = torch.full((len(objects), slots), -1)
+        ignored = torch.zeros(len(objects), slots, dtype=torch.bool)
+        for number, (own_boxes, own_labels, own_ignored) in enumerate(objects):
+            num = len(own_labels)
+            boxes[number, :num], labels[number, :num], ignored[number, :num] = own_boxes, own_labels, own_ignored
+        return cls(boxes, labels, ignored)
+
+    @property
+    def counted(self) -> Tensor:
+        """bool [N, B], the slots of objects that are learned."""
+        return (self.labels >= 0) & ~self.ignored
 
 
 class Detector(nn.Module):
@@ -20,7 +51,7 @@ class Detector(nn.Module):
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     channels_last = True
 
-    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Losses by name, each a scalar, the mean over the batch."""
         raise NotImplementedError
 
@@ -29,23 +60,18 @@ class Detector(nn.Module):
         raise NotImplementedError
 
 
-def hide_ignored(images: Tensor, targets: Sequence[Target]) -> Tensor:
+def hide_ignored(images: Tensor, targets: Targets) -> Tensor:
     """Images [N, 3, H, W] with 0, the mean color, in ignored boxes, apart from what other boxes cover.
 
     For losses that know no ignored boxes, and would learn as background what is in them.
     """
-    if not any(len(target["boxes"]) and bool(target["ignored"].any()) for target in targets):
-        return images
-    hidden = []
-    for target in targets:
-        ignored, others = (_covered(target["boxes"][rows], images) for rows in (target["ignored"], ~target["ignored"]))
-        hidden.append(ignored & ~others)
-    return images.masked_fill(torch.stack(hidden)[:, None], 0.0)
+    ignored, others = (_covered(targets.boxes, chosen, images) for chosen in (targets.ignored, targets.counted))
+    return images.masked_fill((ignored & ~others)[:, None], 0.0)
 
 
-def _covered(boxes: Tensor, images: Tensor) -> Tensor:
-    """Which pixels lie in any of the boxes [B, 4]: bool [H, W]."""
+def _covered(boxes: Tensor, chosen: Tensor, images: Tensor) -> Tensor:
+    """Which pixels of N images lie in any of the boxes [N, B, 4] that are chosen, bool [N, B]: bool [N, H, W]."""
     y, x = (torch.arange(side, device=images.device) + 0.5 for side in images.shape[2:])
-    in_rows = (y >= boxes[:, 1, None]) & (y < boxes[:, 3, None])
-    in_columns = (x >= boxes[:, 0, None]) & (x < boxes[:, 2, None])
-    return (in_rows[:, :, None] & in_columns[:, None]).any(0)
+    in_rows = (y >= boxes[..., 1, None]) & (y < boxes[..., 3, None])
+    in_columns = (x >= boxes[..., 0, None]) & (x < boxes[..., 2, None]) & chosen[..., None]
+    return torch.einsum("nbh,nbw->nhw", in_rows.float(), in_columns.float()) > 0

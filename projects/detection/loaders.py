@@ -24,9 +24,9 @@ from projects.detection.augment import Augmentation, Sample, fitted_size, letter
 from projects.detection.canvas import Layout, Packed, draw, lay_out, pack
 from projects.detection.config import Config
 from projects.detection.data import AnnotatedSet, Data
-from projects.detection.detector import Target
+from projects.detection.detector import Targets
 
-Batch = tuple[Tensor, list[Target]]  # images float32 [N, 3, H, W], normalized; a target for each
+Batch = tuple[Tensor, Targets]  # images float32 [N, 3, H, W], normalized; their objects
 _RESIDENT_BYTES = 4 << 30
 
 
@@ -47,8 +47,8 @@ class _CanvasLoader:
     def __len__(self) -> int:
         return len(self.order)
 
-    def drawn(self, source: "SampleSource", epoch: int, start: int) -> Iterator[tuple[Tensor, list[Target], list[int]]]:
-        """Images float32 [N, 3, H, W], normalized, a target for each, and their rows in the split."""
+    def drawn(self, source: "SampleSource", epoch: int, start: int) -> Iterator[tuple[Tensor, Targets, list[int]]]:
+        """Images float32 [N, 3, H, W], normalized, their objects, and their rows in the split."""
         pin = self.accelerator.device.type == "cuda"
         streamed = StreamLoader(source, self.order, workers=self.workers, collate=_collate, pin_memory=pin)
         for batch in streamed.batches(epoch, start):
@@ -130,18 +130,16 @@ class SampleSource:
 
 def _collate(
     loaded: Sequence[tuple[Sample, int, list[NDArray[np.uint8]]]],
-) -> tuple[Layout, Packed | None, list[Target], list[int]]:
-    """What the canvases show, the pixels that come with it, the targets, and the rows of the images."""
+) -> tuple[Layout, Packed | None, Targets, list[int]]:
+    """What the canvases show, the pixels that come with it, the objects, and the rows of the images."""
     samples, pixels = [sample for sample, _, _ in loaded], [each for _, _, images in loaded for each in images]
     if pixels:
         numbers = count()
         for n, sample in enumerate(samples):
             samples[n] = sample._replace(parts=[part._replace(row=next(numbers)) for part in sample.parts])
     packed = pack(pixels, [each.shape[:2] for each in pixels]) if pixels else None
-    targets = [
-        {name: torch.from_numpy(getattr(sample, name)) for name in ("boxes", "labels", "ignored")} for sample in samples
-    ]
-    return lay_out(samples), packed, targets, [row for _, row, _ in loaded]
+    objects = [tuple(map(torch.from_numpy, (each.boxes, each.labels, each.ignored))) for each in samples]
+    return lay_out(samples), packed, Targets.of(objects), [row for _, row, _ in loaded]
 
 
 def reduced(image: AnnotatedImage, limit: tuple[int, int]) -> AnnotatedImage:

@@ -6,7 +6,6 @@ loss (Lin et al. 2017, arXiv 1708.02002), edges by generalized IoU (Rezatofighi 
 and, in place of center-ness, how well the predicted box fits (Wu, Li and Wang 2020, arXiv 1912.05992).
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cuda_ext import sigmoid_focal_loss
+from projects.detection.detector import Targets
 
 BACKGROUND, IGNORED = -1, -2  # labels of points, as sigmoid_focal_loss takes them
 _CENTER_RADIUS = 1.5  # in strides
@@ -30,64 +30,55 @@ class Points(NamedTuple):
     strides: Tensor
 
 
-def losses(
-    logits: Tensor, boxes: Tensor, fits: Tensor, points: Points, targets: Sequence[dict[str, Tensor]]
-) -> dict[str, Tensor]:
+def losses(logits: Tensor, boxes: Tensor, fits: Tensor, points: Points, targets: Targets) -> dict[str, Tensor]:
     """The three losses of a batch, each a mean over the points that are responsible for a box.
 
-    logits [N, M, C], boxes [N, M, 4] in pixels, fits [N, M] (logits), all float32.
+    logits [N, M, C], boxes [N, M, 4] in pixels, fits [N, M] (logits), all float32. All points are computed and those
+    that count are summed, so that shapes depend on no number and a GPU can replay the step.
     """
-    assigned = [assign(points, target) for target in targets]
-    labels = torch.stack([each[0] for each in assigned])
-    wanted = torch.stack([each[1] for each in assigned])
+    labels, wanted = assign(points, targets)
     responsible = labels >= 0
     num = responsible.sum().clamp(min=1)
-    overlaps, generalized = ious(boxes[responsible], wanted[responsible])
-    fit = F.binary_cross_entropy_with_logits(fits[responsible], overlaps.detach().clamp(0, 1), reduction="sum")
+    overlaps, generalized = ious(boxes, wanted)
+    fit = F.binary_cross_entropy_with_logits(fits, overlaps.detach().clamp(0, 1), reduction="none")
     return {
         "class": sigmoid_focal_loss(logits.flatten(0, 1), labels.flatten(), _ALPHA, _GAMMA) / num,
-        "box": _BOX_WEIGHT * (1 - generalized).sum() / num,
-        "fit": _FIT_WEIGHT * fit / num,
+        "box": _BOX_WEIGHT * torch.where(responsible, 1 - generalized, 0).sum() / num,
+        "fit": _FIT_WEIGHT * torch.where(responsible, fit, 0).sum() / num,
     }
 
 
 @torch.no_grad()
-def assign(points: Points, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """For each point a label int64 [M] (a class, BACKGROUND or IGNORED) and the box it is responsible for [M, 4].
+def assign(points: Points, targets: Targets) -> tuple[Tensor, Tensor]:
+    """For each point a label int64 [N, M] (a class, BACKGROUND or IGNORED) and the box it is responsible for [N, M, 4].
 
-    target: see detector.py. Where several boxes fit a point, it gets the one with the nearest center. A point inside an
-    ignored box that fits no other box is IGNORED.
+    Where several boxes fit a point, it gets the one with the nearest center. A point inside an ignored box that fits no
+    other box is IGNORED.
     """
-    x, y = points.centers.unbind(1)
-    counted = ~target["ignored"]
-    boxes, classes = target["boxes"][counted], target["labels"][counted]
-    labels = torch.full((len(x),), BACKGROUND, device=x.device)
-    if len(target["boxes"]) > len(boxes):
-        edges = _edge_distances(x, y, target["boxes"][~counted])
-        labels[(edges.amin(2) > 0).any(1)] = IGNORED
-    if not len(boxes):
-        return labels, torch.zeros(len(x), 4, device=x.device)
-    stride, longer = points.strides[:, None], (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    smallest = torch.where(stride == points.strides.min(), 0, _LARGEST_IN_STRIDES / 2 * stride)
-    largest = torch.where(stride == points.strides.max(), torch.inf, _LARGEST_IN_STRIDES * stride)
-    distance = (points.centers[:, None] - (boxes[:, :2] + boxes[:, 2:]) / 2).abs().amax(2)
-    inside = _edge_distances(x, y, boxes).amin(2) > 0
-    fits = inside & (distance < _CENTER_RADIUS * stride) & (longer > smallest) & (longer <= largest)
-    cost, index = torch.where(fits, distance + _AREA_PENALTY * longer, torch.inf).min(1)
-    return torch.where(cost < torch.inf, classes[index], labels), boxes[index]
-
-
-def _edge_distances(x: Tensor, y: Tensor, boxes: Tensor) -> Tensor:
-    """Distances of points to the left, upper, right and lower edge of boxes, negative outside: [M, B, 4] in pixels."""
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack([x[:, None] - x1, y[:, None] - y1, x2 - x[:, None], y2 - y[:, None]], dim=2)
+    (x, y), stride = points.centers[:, None].unbind(2), points.strides[:, None]  # [M, 1] beside boxes [N, 1, B]
+    left, top, right, bottom = targets.boxes[:, None].unbind(3)
+    longer = torch.maximum(right - left, bottom - top)
+    smallest = torch.where(stride == stride.min(), 0, _LARGEST_IN_STRIDES / 2 * stride)
+    largest = torch.where(stride == stride.max(), torch.inf, _LARGEST_IN_STRIDES * stride)
+    distance = torch.maximum((x - (left + right) / 2).abs(), (y - (top + bottom) / 2).abs())
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    is_near = (distance < _CENTER_RADIUS * stride) & (longer > smallest) & (longer <= largest)
+    fits = inside & is_near & targets.counted[:, None]
+    cost, index = torch.where(fits, distance + _AREA_PENALTY * longer, torch.inf).min(2)
+    others = torch.where((inside & targets.ignored[:, None]).any(2), IGNORED, BACKGROUND)
+    labels = torch.where(cost < torch.inf, targets.labels.gather(1, index), others)
+    return labels, targets.boxes.gather(1, index[..., None].expand(-1, -1, 4))
 
 
 def ious(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalized IoU of pairs of boxes [R, 4]: two of [R]."""
-    size_a, size_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
-    common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    union = size_a.prod(1) + size_b.prod(1) - common
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
+    """IoU and generalized IoU of pairs of boxes [..., 4]: two of [...]."""
+    common = _area((torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0))
+    hull = _area(torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
+    union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - common
     iou = common / union.clamp(min=1e-6)
     return iou, iou - (hull - union) / hull.clamp(min=1e-6)
+
+
+def _area(sides: Tensor) -> Tensor:
+    """Width times height [..., 2]: [...]. The gradient of Tensor.prod would look for zeros, and wait for a GPU."""
+    return sides[..., 0] * sides[..., 1]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from projects.detection.detector import Detector, Target
+from projects.detection.detector import Detector, Targets
 from projects.detection.loss import Points, losses
 from projects.detection.nms import keep_best
 
@@ -60,7 +60,7 @@ class PyramidDetector(Detector):
         nn.init.constant_(self.class_output.bias, math.log(_FIRST_SCORE / (1 - _FIRST_SCORE)))
         nn.init.constant_(self.box_output.bias[:4], 1.0)  # a first box of about 5 by 5 strides
 
-    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The losses of loss.py by name."""
         logits, boxes, fits, points = self.predict(images)
         return losses(logits, boxes, fits, points, targets)

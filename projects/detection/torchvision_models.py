@@ -18,7 +18,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 
 from projects.detection.config import Config
-from projects.detection.detector import Detector, Target, hide_ignored
+from projects.detection.detector import Detector, Targets, hide_ignored
 from projects.detection.nms import keep_best, suppress
 
 _MIN_PROPOSAL_PIXELS, _MIN_BOX_PIXELS = 1e-3, 1e-2  # boxes with a shorter side are left out, as in torchvision
@@ -96,11 +96,11 @@ class TorchvisionDetector(Detector):
         """Parts whose outputs become float32 where autocast shortened them: bfloat16 has too few digits for boxes."""
         return [self.model.backbone, self.model.head]
 
-    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """torchvision's losses by name. What is in ignored boxes is hidden, as these losses know none."""
         theirs = [
-            {"boxes": each["boxes"][~each["ignored"]], "labels": each["labels"][~each["ignored"]] + 1}
-            for each in targets
+            {"boxes": boxes[counted], "labels": labels[counted] + 1}
+            for boxes, labels, counted in zip(targets.boxes, targets.labels, targets.counted, strict=True)
         ]
         losses: dict[str, Tensor] = self.model(hide_ignored(images, targets), theirs)
         return losses
@@ -130,7 +130,7 @@ class Ssd(TorchvisionDetector):
     # leaves the gradient unset on a CPU in bfloat16 and channels_last: it is whatever the memory held.
     channels_last = False
 
-    def forward(self, images: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, targets: Targets) -> dict[str, Tensor]:
         """torchvision's losses by name."""
         return super().forward(images.contiguous(), targets)
 

@@ -38,7 +38,7 @@ from projects.detection import metrics
 from projects.detection.augment import fitted_size
 from projects.detection.data import AnnotatedSet, Data, load_data
 from projects.detection.deploy import Deployed
-from projects.detection.detector import Detector
+from projects.detection.detector import Detector, Targets
 from projects.detection.detectors import build_model
 from projects.detection.loaders import Batch, EvaluationLoader, TrainingLoader
 from projects.detection.metrics import Predictions, Scores
@@ -85,6 +85,7 @@ def train(command: TrainCommand[Config]) -> None:
         run=run,
         evaluate=lambda: evaluate(val, learner.averaged, _rule_of(config), accelerator).numbers(),
         monitor=Monitor("map", larger_is_better=True),
+        graph_key=(lambda: "step") if config.model == "small" else None,  # torchvision's losses look at numbers
     )
     if run.world.is_main:
         _finish(run, loop, data, val, learner)
@@ -112,11 +113,11 @@ def _check_forward(detector: Detector, data: Data, config: Config, world: World)
         return
     height, width = data.canvas
     images = torch.zeros(min(2, max(1, config.batch_size // world.size)), 3, height, width)
-    boxes, labels = torch.tensor([[0.0, 0.0, width / 2, height / 2]]), torch.zeros(1, dtype=torch.int64)
-    target = {"boxes": boxes, "labels": labels, "ignored": torch.zeros(1, dtype=torch.bool)}
+    box = torch.tensor([[0.0, 0.0, width / 2, height / 2]])
+    targets = Targets.of([(box, torch.tensor([0]), torch.tensor([False]))] * len(images))
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            copy.deepcopy(detector).train()(images, [target] * len(images))
+            copy.deepcopy(detector).train()(images, targets)
     except (RuntimeError, ValueError) as error:
         where = f"--model {config.model} at {width}×{height} pixels, --batch-size {config.batch_size}"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -72,7 +72,7 @@ CONTRACTS = {
         harmless="resident",
     ),
     "detection": Contract(
-        tiny="--num-synthetic 48 --image-size 64 --batch-size 8 --lr 0.002 --mosaic 0.5 --mosaic-until 0.5",
+        tiny="--num-synthetic 48 --image-size 64 --batch-size 3 --lr 0.002 --mosaic 0.5 --mosaic-until 0.5",
         kinds=(f"--ema 0.9 {BF16}", f"--ema 0 {FLOAT32} --accumulate 2 --clip-norm 1"),
         own="--batch-size 4 --resident no",
         write_data=write_voc,

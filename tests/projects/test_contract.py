@@ -1,7 +1,6 @@
 """What all projects promise of resuming and of their command lines; each has its entry in contract.py."""
 
 import dataclasses
-import inspect
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -87,8 +86,6 @@ def test_stopped_in_an_epoch_and_resumed_with_moved_data_and_other_workers_it_en
 def test_steps_that_a_gpu_replays_end_as_ordinary_ones(
     training: ModuleType, contract: Contract, number: int, tmp_path: Path
 ) -> None:
-    if "graph_key" not in inspect.getsource(training):
-        pytest.skip("the steps of this project are not replayed")
     settings = [*contract.settings, *contract.kinds[number].split()]
     for name in ("ordinary", "replayed"):
         main = emulated_graph.training(forked.main_of(training), replays=name == "replayed")

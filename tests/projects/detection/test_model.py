@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from core.evaluation import evaluating
+from projects.detection.detector import Targets
 from projects.detection.model import STRIDES, Small, grid
 from projects.detection.nms import Rule, select
 
@@ -16,11 +17,11 @@ def tiny(num_classes: int = 2) -> Small:
     return Small(num_classes, WIDTHS, features=24, depth=1)
 
 
-def batch(num: int = 4) -> tuple[Tensor, list[dict[str, Tensor]]]:
+def batch(num: int = 4) -> tuple[Tensor, Targets]:
     """Dark images of 96 by 64 pixels, each with two bright rectangles of two kinds."""
     generator = torch.Generator().manual_seed(0)
     images = 0.1 * torch.randn(num, 3, 64, 96, generator=generator)
-    targets = []
+    objects = []
     for image in images:
         boxes = []
         for label in range(2):
@@ -28,9 +29,9 @@ def batch(num: int = 4) -> tuple[Tensor, list[dict[str, Tensor]]]:
             x += 48 * label
             image[label, y : y + 22, x : x + 26] += 2
             boxes.append([x, y, x + 26, y + 22])
-        target = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.arange(2)}
-        targets.append({**target, "ignored": torch.zeros(2, dtype=torch.bool)})
-    return images, targets
+        drawn = torch.tensor(boxes, dtype=torch.float32)
+        objects.append((drawn, torch.arange(2), torch.zeros(2, dtype=torch.bool)))
+    return images, Targets.of(objects)
 
 
 def test_every_point_of_every_level_has_an_output() -> None:
@@ -87,9 +88,9 @@ def test_one_batch_is_overfitted_and_its_boxes_are_found() -> None:
     network.train()  # with the batch's own statistics: few steps do not settle the running ones
     with torch.no_grad():
         result = select(*network.candidates(images), Rule(0.3, 0.5, 10))
-    for number, target in enumerate(targets):
+    for number in range(len(images)):
         boxes, labels = result.boxes[number, : result.num[number]], result.labels[number, : result.num[number]]
-        for box, label in zip(target["boxes"], target["labels"], strict=True):
+        for box, label in zip(targets.boxes[number, :2], targets.labels[number, :2], strict=True):
             assert any((boxes[labels == label] - box).abs().amax(1) < 6), (box, boxes, labels)
 
 
@@ -106,7 +107,7 @@ def test_every_weight_gets_a_gradient() -> None:
     for block in network.modules():
         if isinstance(block, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(block.weight)
-    targets[0]["boxes"][0] = torch.tensor([1.0, 1, 95, 63])  # one of the coarsest level
+    targets.boxes[0, 0] = torch.tensor([1.0, 1, 95, 63])  # one of the coarsest level
     torch.stack(list(network(images, targets).values())).sum().backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []

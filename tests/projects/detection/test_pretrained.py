@@ -7,7 +7,7 @@ from core.errors import UserError
 from core.program import parse_training
 from core.vision.packaged_network import PACKAGED
 from projects.detection.config import Config
-from projects.detection.detector import Detector
+from projects.detection.detector import Detector, Targets
 from projects.detection.detectors import build_model
 from projects.detection.train import parameter_groups
 
@@ -37,9 +37,8 @@ def train_once(detector: Detector) -> None:
     optimizer = torch.optim.AdamW(parameter_groups(detector, CONFIG), lr=CONFIG.peak_lr)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert sorted(set(rates)) == pytest.approx([0.002, 0.01])
-    target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 40.0]]), "labels": torch.zeros(1, dtype=torch.int64)}
-    target["ignored"] = torch.zeros(1, dtype=torch.bool)
-    losses = detector.train()(torch.randn(2, 3, 64, 64), [target] * 2)
+    targets = Targets.of([(torch.tensor([[5.0, 5.0, 40.0, 40.0]]), torch.tensor([0]), torch.tensor([False]))] * 2)
+    losses = detector.train()(torch.randn(2, 3, 64, 64), targets)
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
     boxes, scores = detector.eval().candidates(torch.zeros(1, 3, 64, 96))

@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from core.accelerator import Accelerator
 from projects.detection.config import Config
-from projects.detection.detector import Detector, hide_ignored
+from projects.detection.detector import Detector, Targets, hide_ignored
 from projects.detection.nms import Rule, select
 from projects.detection.torchvision_models import FROZEN, build_torchvision, wrap
 
@@ -94,11 +94,11 @@ def test_where_nothing_is_found_nothing_is_given(kind: str) -> None:
     assert result.num.tolist() == [0, 0, 0]
 
 
-def targets(num: int) -> list[dict[str, Tensor]]:
+def targets(num: int) -> Targets:
     """Two boxes and one that is not counted in each image; in the last one none."""
     boxes = torch.tensor([[10.0, 10, 50, 60], [60, 20, 120, 90], [0, 0, 9, 9]])
-    every = {"boxes": boxes, "labels": torch.tensor([0, 2, 1]), "ignored": torch.tensor([False, False, True])}
-    return [every] * (num - 1) + [{name: value[:0] for name, value in every.items()}]
+    every = boxes, torch.tensor([0, 2, 1]), torch.tensor([False, False, True])
+    return Targets.of([every] * (num - 1) + [(every[0][:0], every[1][:0], every[2][:0])])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,13 +169,12 @@ def test_ssdlite_has_the_same_gradients_each_time_where_its_last_maps_are_one_pi
     accelerator = Accelerator(device="cpu", precision="bf16")
     accelerator.prepare(detector, channels_last=detector.channels_last)
     batch = torch.rand(4, 3, 64, 64).contiguous(memory_format=torch.channels_last)
-    boxes, labels = torch.tensor([[8.0, 8, 40, 40]]), torch.zeros(1, dtype=torch.int64)
-    target = {"boxes": boxes, "labels": labels, "ignored": torch.zeros(1, dtype=torch.bool)}
+    targets = Targets.of([(torch.tensor([[8.0, 8, 40, 40]]), torch.tensor([0]), torch.tensor([False]))] * 4)
 
     def gradients() -> dict[str, Tensor]:
         detector.zero_grad()
         with accelerator.autocast():
-            losses = detector(batch, [target] * 4)
+            losses = detector(batch, targets)
         sum(losses.values(), torch.zeros(())).backward()
         return {name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None}
 
@@ -187,10 +186,10 @@ def test_ssdlite_has_the_same_gradients_each_time_where_its_last_maps_are_one_pi
 
 def test_what_is_in_an_ignored_box_is_hidden_from_training_apart_from_other_boxes() -> None:
     boxes = torch.tensor([[10.0, 10, 50, 60], [40, 50, 70, 90]])
-    target = {"boxes": boxes, "labels": torch.tensor([0, -1]), "ignored": torch.tensor([False, True])}
-    hidden = hide_ignored(images(1), [target])[0]
+    objects = boxes, torch.tensor([0, -1]), torch.tensor([False, True])
+    hidden = hide_ignored(images(1), Targets.of([objects]))[0]
     expected = images(1)[0]
     expected[:, 50:90, 40:70] = 0
     expected[:, 50:60, 40:50] = images(1)[0, :, 50:60, 40:50]
     assert torch.equal(hidden, expected)
-    assert hide_ignored(images(1), [{name: value[:1] for name, value in target.items()}]).equal(images(1))
+    assert hide_ignored(images(1), Targets.of([(boxes[:1], objects[1][:1], objects[2][:1])])).equal(images(1))
