@@ -40,8 +40,7 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
     for field in dataclasses.fields(options):
         base, _, choices = kind(hints[field.name])
         several = get_origin(base) is tuple  # a flag with several words
-        given: Any = field.default
-        default = " ".join(given) if several else "none" if given is None else given
+        default = _default_in_words(options, field)
         text = f"{field.metadata['help'].replace('%', '%%')} (default: {default})"
         if base is bool:
             action = argparse.BooleanOptionalAction
@@ -58,6 +57,21 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
                 help=text,
                 metavar=None if choices else {int: "N", float: "X", Path: "PATH"}.get(base, "NAME"),
             )
+
+
+def _default_in_words(options: Any, field: "dataclasses.Field[Any]") -> str:
+    """A flag's default, and those that other settings bring (RunConfig.defaults_for)."""
+    words = [_in_words(field.default)]
+    for name, of_value in getattr(options, "defaults_for", {}).items():
+        for value, brought in of_value.items():
+            if field.name in brought:
+                words.append(f"{_in_words(brought[field.name])} for {flag(name)} {value}")
+    return "; ".join(words)
+
+
+def _in_words(value: Any) -> str:
+    """A setting's value as it would be given."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
 
 
 class _StoreTuple(argparse.Action):

@@ -40,12 +40,12 @@ def option(
 class RunConfig:
     """What every run has. A project's Config adds its own fields, and redeclares one to change its default.
 
-    smoke: what --smoke puts in place of the defaults. for_data: what a value of --data puts there, such as a shorter
-    training on generated data.
+    smoke: what --smoke puts in place of the defaults. defaults_for: by a setting and its value, what these put there,
+    such as a shorter training with --data synthetic; what an earlier setting puts there holds.
     """
 
     smoke: ClassVar[Mapping[str, Any]] = {}
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    defaults_for: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
 
     data: str = option("synthetic", "what to train on", harmless=True)
     epochs: int = option(10, "passes over the training data", low=1, harmless=True)
@@ -73,8 +73,11 @@ class RunConfig:
 
     @classmethod
     def from_given(cls, given: Mapping[str, Any]) -> Self:
-        """The settings as given; the others as for_data has them for these data, the given or the default ones."""
-        return cls(**{**cls.for_data.get(given.get("data", cls.data), {}), **given})
+        """The settings as given; the others as defaults_for has them for these, or else the defaults."""
+        settings = dict(given)
+        for name, of_value in cls.defaults_for.items():
+            settings = {**of_value.get(settings.get(name, getattr(cls, name)), {}), **settings}
+        return cls(**settings)
 
     @property
     def project(self) -> str:

@@ -27,6 +27,7 @@ OTHERS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "projects" / "TOPICS.md",
+    ROOT / "projects" / "cifar10" / "STUDIES.md",
     ROOT / "tests" / "faults" / "README.md",
     BENCHMARKS,
 ]

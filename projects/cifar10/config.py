@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from core.config import RunConfig, RunFacts, option
 from core.errors import UserError
 
-MODELS = ("fast", "resnet18", "resnet20", "resnet50", "lenet", "alexnet", "vgg11", "densenet", "mlp", "vit-tiny")
+_RESNETS = ("resnet18", "resnet20", "resnet50")
+MODELS = ("wide", "fast", *_RESNETS, "lenet", "alexnet", "vgg11", "densenet", "mlp", "vit-tiny")
 DATA = ("cifar10", "mnist", "fashion-mnist", "digits", "synthetic")
 
 
@@ -18,16 +19,42 @@ class Config(RunConfig):
 
     smoke: ClassVar[Mapping[str, Any]] = {  # under a minute on two CPU cores
         "data": "synthetic",
+        "model": "fast",
         "epochs": 3,
         "batch_size": 128,
         "num_synthetic": 6_000,
         "log_every": 10,
     }
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "synthetic": {"epochs": 4},
-        "digits": {"epochs": 30, "batch_size": 50, "lr": 0.1, "val_fraction": 0.1, "flip": False, "test_flip": False},
-        "mnist": {"epochs": 4, "flip": False, "test_flip": False},
-        "fashion-mnist": {"epochs": 8},
+    defaults_for: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "data": {
+            "synthetic": {"model": "fast", "epochs": 4},
+            "digits": {
+                "model": "fast",
+                "epochs": 30,
+                "batch_size": 50,
+                "lr": 0.1,
+                "val_fraction": 0.1,
+                "flip": False,
+                "test_flip": False,
+            },
+            "mnist": {"model": "fast", "epochs": 4, "flip": False, "test_flip": False},
+            "fashion-mnist": {"model": "fast", "epochs": 8},
+        },
+        "model": {
+            "wide": {
+                "epochs": 8,
+                "repeats": 0,
+                "batch_size": 500,
+                "optimizer": "muon",
+                "fixed_norm": True,
+                "lr": 0.12,
+                "momentum": 0.8,
+                "weight_decay": 0.0,
+                "warmup": 0.0,
+                "label_smoothing": 0.2,
+                "ema": 0.0,
+            }
+        },
     }
 
     data: str = option(
@@ -36,12 +63,14 @@ class Config(RunConfig):
         harmless=True,
     )
     epochs: int = option(24, "passes over the training data; fewer for easier data", low=1, harmless=True)
+    repeats: int = option(1, "how often an epoch shows each image; 0: up to 10,000 images in all", low=0, high=1000)
     batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
-    model: str = option("auto", f"{', '.join(MODELS)}, timm:NAME, or auto: resnet18 on a GPU, fast on a CPU")
+    model: str = option("wide", f"{', '.join(MODELS)} or timm:NAME; wide has settings of its own")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option(
         "sgd", "SGD with Nesterov momentum, Adam, AdamW, or Muon with AdamW for the head, norms and biases"
     )
     lr: float = option(0.35, "peak learning rate (Adam and AdamW want about 0.002, Muon 0.02)", above=0)
+    fixed_norm: bool = option(False, "keep filters at the norm of an orthogonal matrix; of Muon, where norms follow")
     momentum: float = option(0.85, "momentum of SGD and Muon", low=0, below=1)
     weight_decay: float = option(0.0006, "weight decay of filters and matrices; none for biases and norms", low=0)
     schedule: Literal["one-cycle", "cosine", "step", "constant"] = option(
@@ -69,10 +98,8 @@ class Config(RunConfig):
 
     def check(self) -> None:
         """Raises UserError for a model or an image size that cannot be."""
-        if self.model not in ("auto", *MODELS) and not (self.model.startswith("timm:") and self.model[5:]):
-            raise UserError(
-                "unknown model", f"--model {self.model}", f"choose from auto, {', '.join(MODELS)}, timm:NAME"
-            )
+        if self.model not in MODELS and not (self.model.startswith("timm:") and self.model[5:]):
+            raise UserError("unknown model", f"--model {self.model}", f"choose from {', '.join(MODELS)}, timm:NAME")
         if self.data == "cifar10" and self.image_size != 32:
             raise UserError("CIFAR-10 images are 32 pixels wide", f"--image-size {self.image_size}", "leave it out")
         if self.gradient_checkpointing and self.compile:

@@ -49,6 +49,7 @@ CIFAR10 = RemoteFile(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     ),
 )
+_FEW_IMAGES = 10_000  # an epoch shows each of fewer images several times
 _GPU_EVALUATION_PIXELS = 2048 * 32 * 32  # of a batch
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -97,11 +98,12 @@ def load_data(config: Config, device: torch.device) -> Data:
 def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:
     """Shuffled, augmented batches. An image is mirrored in every other epoch, so that two epochs show both sides of it
     (Jordan 2024, arXiv 2404.00498, section 3.6)."""
-    order = Order(len(data.train), config.batch_size, config.seed, world=accelerator.world)
+    num = len(data.train) * (config.repeats or max(1, _FEW_IMAGES // len(data.train)))
+    order = Order(num, config.batch_size, config.seed, world=accelerator.world)
     size, padding = config.image_size, config.crop_padding
     highs = (2 * padding + 1, 2 * padding + 1, 1, size, size)
     table = lookup_table(data.mean, data.std).to(accelerator.device, accelerator.dtype)
-    everything = torch.arange(len(data.train), device=accelerator.device)
+    everything = torch.arange(num, device=accelerator.device)
     first_flips = randomness.uniform_integers(config.seed, 0, everything, "flip", (2,))[:, 0]
 
     @lru_cache(maxsize=1)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from core.errors import UserError
-from projects.cifar10.model import BottleneckBlock, FastNet, ResidualBlock
 from projects.cifar10.networks.densenet import DenseLayer
+from projects.cifar10.networks.fast import FastNet
+from projects.cifar10.networks.resnet import BottleneckBlock, ResidualBlock
 from projects.cifar10.networks.vgg import Vgg11
 
 Link = tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d | nn.Linear]

@@ -63,7 +63,7 @@ from core.randomness import seed_all
 from core.step_graphs import step_graphs
 from core.trainer import total_steps
 from projects.cifar10.data import Data, evaluation_loader, load_data, training_loader
-from projects.cifar10.train import begin_network, build_optimizer, build_schedule, network_name, predictions, train_step
+from projects.cifar10.train import begin_network, build_optimizer, build_schedule, predictions, train_step
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def one_run(config: SpeedrunConfig, data: Data) -> Run:
     assert data.test is not None
     accelerator = Accelerator.of(config)
     seed_all(config.seed, rank=0)
-    network = begin_network(network_name(config, accelerator.device), data, config)
+    network = begin_network(config.model, data, config)
     loader = training_loader(data, config, accelerator)
     steps = total_steps(config, loader)
     schedule = build_schedule(config, steps)

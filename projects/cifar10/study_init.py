@@ -18,7 +18,7 @@ from core.evaluation import evaluating
 from core.randomness import seed_all
 from projects.cifar10.config import Config
 from projects.cifar10.data import Data, training_loader
-from projects.cifar10.model import BottleneckBlock, Padding, ResidualBlock
+from projects.cifar10.networks.resnet import BottleneckBlock, Padding, ResidualBlock
 from projects.cifar10.study_options import InitOptions
 from projects.cifar10.study_report import Report, Row, finite
 from projects.cifar10.study_training import by_steps, load, network_for, settings, train_shortly

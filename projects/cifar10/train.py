@@ -24,7 +24,8 @@ from core.data import Loader
 from core.distributed import World
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner, Schedule
-from core.optim import Combined, Muon, decay_groups, one_cycle, step_decay, warmup_cosine
+from core.muon import Muon
+from core.optim import Combined, decay_groups, one_cycle, step_decay, warmup_cosine
 from core.randomness import seed_all
 from core.run import RunFolder
 from core.trainer import Monitor, fit, total_steps
@@ -36,7 +37,8 @@ from cuda_ext import build as kernels
 from projects.cifar10.checkpointing import checkpoint_stages
 from projects.cifar10.data import Batch, Data, evaluation_loader, load_data, training_loader
 from projects.cifar10.distillation import Distillation, load_teacher
-from projects.cifar10.model import FastNet, build_model, check_image_size
+from projects.cifar10.model import build_model, check_image_size
+from projects.cifar10.networks.fast import FastNet
 
 
 def train_step(
@@ -60,14 +62,13 @@ def train(command: TrainCommand[Config]) -> None:
     config, accelerator = command.config, Accelerator.of(command.config)
     seed_all(config.seed, rank=0)  # all ranks begin with the same weights
     data = load_data(config, accelerator.device)
-    name = network_name(config, accelerator.device)
-    network = begin_network(name, data, config)
+    network = begin_network(config.model, data, config)
     loader = training_loader(data, config, accelerator)
     schedule = build_schedule(config, total_steps(config, loader))
     optimizer = build_optimizer(network, config)
     learner = Learner(network, optimizer, schedule, accelerator, ema=config.ema, channels_last=True)
     facts = Facts(
-        model=name,
+        model=config.model,
         classes=tuple(data.classes),
         mean=data.mean,
         std=data.std,
@@ -79,7 +80,7 @@ def train(command: TrainCommand[Config]) -> None:
     if run.says_complete():
         return
     run.say_all(data.notes)
-    run.say(f"{name}, {count_weights(network):,} weights, {len(data.train):,} images; {accelerator.describe()}")
+    run.say(f"{config.model}, {count_weights(network):,} weights, {len(data.train):,} images; {accelerator.describe()}")
     val = evaluation_loader(data.val, data, config, accelerator, accelerator.world)
     loop = fit(
         partial(train_step, learner=learner, label_smoothing=config.label_smoothing, distillation=distillation),
@@ -117,13 +118,6 @@ def predictions(
             yield probabilities, labels
 
 
-def network_name(config: Config, device: torch.device) -> str:
-    """The network that the settings name, or choose for a device."""
-    if config.model != "auto":
-        return config.model
-    return "resnet18" if device.type == "cuda" else "fast"
-
-
 def begin_network(name: str, data: Data, config: Config) -> nn.Module:
     """A network as training begins with it. Raises UserError for an image size that it does not take."""
     network = build_model(name, len(data.classes))
@@ -154,7 +148,13 @@ def _muon(network: nn.Module, config: Config) -> Optimizer:
     chosen = {id(weight) for weight in hidden}
     rest = [p for p in network.parameters() if p.requires_grad and id(p) not in chosen]
     return Combined(
-        Muon(hidden, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay),
+        Muon(
+            hidden,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fixed_norm=config.fixed_norm,
+        ),
         AdamW(rest, lr=0.1 * config.lr, weight_decay=0.0, fused=True),
     )
 

@@ -22,7 +22,8 @@ from core.accelerator import Accelerator
 from core.errors import printable
 from core.evaluation import Mean, count_weights, evaluating
 from core.learner import Learner
-from core.optim import Combined, Muon, warmup_cosine
+from core.muon import Muon
+from core.optim import Combined, warmup_cosine
 from core.plots import curves, optional
 from core.randomness import seed_all
 from core.run import RunFolder

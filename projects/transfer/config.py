@@ -25,8 +25,10 @@ class Config(RunConfig):
         "data": SYNTHETIC,
         "backbone": "source",
     }
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {  # crops would cut the shapes
-        SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01, "augment": "light", "strategy": "full"}
+    defaults_for: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "data": {  # crops would cut the shapes
+            SYNTHETIC: {"epochs": 20, "batch_size": 32, "lr": 0.01, "augment": "light", "strategy": "full"}
+        }
     }
 
     data: str = option(

@@ -29,7 +29,8 @@ from core.vision.classification_export import quantize_classifier
 from core.vision.image_set import from_pixels
 from projects.cifar10.config import Config, Facts
 from projects.cifar10.export import build_deployed, export
-from projects.cifar10.model import FastNet, build_model
+from projects.cifar10.model import build_model
+from projects.cifar10.networks.fast import FastNet
 from projects.cifar10.outlines import CLASSES
 from projects.cifar10.synthetic import draw_images
 from tests.benchmarks import measure

@@ -142,14 +142,36 @@ def test_the_defaults_of_core_lie_within_their_bounds() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ShorterConfig(Config):
-    """Settings with shorter trainings on generated data."""
+    """Settings with shorter trainings on generated data and for sour things, which mint is."""
 
-    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {"synthetic": {"epochs": 3}}
+    defaults_for: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "data": {"synthetic": {"epochs": 3}, "lemons": {"flavor": "sour"}},
+        "flavor": {"sour": {"epochs": 4, "lr": 0.5, "limit": 7}},
+    }
 
 
 @pytest.mark.parametrize(
-    ("argv", "epochs"),
-    [("", 3), ("--data synthetic", 3), ("--epochs 5", 5), ("--data other", 10), ("--smoke", 2)],
+    ("argv", "epochs", "lr"),
+    [
+        ("", 3, 0.001),  # the data are generated ones by default
+        ("--data synthetic", 3, 0.001),
+        ("--epochs 5", 5, 0.001),
+        ("--data other", 10, 0.001),
+        ("--smoke", 2, 0.001),
+        ("--flavor sour", 3, 0.5),  # what the data say of epochs holds
+        ("--data lemons", 4, 0.5),
+        ("--data lemons --lr 0.1", 4, 0.1),
+        ("--data lemons --flavor plain", 10, 0.001),
+    ],
 )
-def test_settings_for_data_hold_where_the_data_are_the_default_ones_too(argv: str, epochs: int) -> None:
-    assert parse_training(ShorterConfig, argv.split()).config.epochs == epochs
+def test_a_setting_brings_defaults_for_others(argv: str, epochs: int, lr: float) -> None:
+    config = parse_training(ShorterConfig, argv.split()).config
+    assert (config.epochs, config.lr) == (epochs, lr)
+
+
+def test_help_tells_the_defaults_that_other_settings_bring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_training(ShorterConfig, ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 10; 3 for --data synthetic; 4 for --flavor sour)" in text
+    assert "(default: none; 7 for --flavor sour)" in text

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.optim import Muon, orthogonalized
+from core.muon import Muon, orthogonalized
 
 Array = NDArray[np.float64]
 
@@ -48,10 +48,12 @@ def train(module: nn.Module, optimizer: Muon, steps: range) -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("fixed_norm", [False, True])
 @pytest.mark.parametrize("match_adam", [False, True])
-def test_updates_equal_a_float64_reference(match_adam: bool) -> None:
+def test_updates_equal_a_float64_reference(match_adam: bool, fixed_norm: bool) -> None:
     module = network()
-    optimizer = Muon(module.parameters(), lr=0.02, momentum=0.9, weight_decay=0.1, match_adam=match_adam)
+    modes = {"match_adam": match_adam, "fixed_norm": fixed_norm}
+    optimizer = Muon(module.parameters(), lr=0.02, momentum=0.9, weight_decay=0.1, **modes)
     expected = [p.detach().double().numpy().copy() for p in module.parameters()]
     momenta = [np.zeros_like(each) for each in expected]
     for step in range(3):
@@ -61,6 +63,8 @@ def test_updates_equal_a_float64_reference(match_adam: bool) -> None:
             gradient = parameter.grad.double().numpy()
             momenta[at] = 0.9 * momenta[at] + gradient
             direction = reference_direction(gradient + 0.9 * momenta[at], match_adam).reshape(gradient.shape)
+            if fixed_norm:
+                expected[at] *= len(expected[at]) ** 0.5 / np.linalg.norm(expected[at])
             expected[at] = expected[at] * (1 - 0.02 * 0.1) - 0.02 * direction
     for parameter, values in zip(module.parameters(), expected, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), values, rtol=1e-4, atol=1e-5)

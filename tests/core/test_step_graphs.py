@@ -12,7 +12,8 @@ from core.accelerator import Accelerator
 from core.config import RunConfig
 from core.errors import RunError, UserError
 from core.learner import Learner
-from core.optim import Combined, Muon, warmup_cosine
+from core.muon import Muon
+from core.optim import Combined, warmup_cosine
 from core.step_graphs import WARMUP_STEPS, Capture, StepGraphs, step_graphs
 from tests.emulated_graph import capture
 
@@ -21,7 +22,7 @@ OPTIMIZERS: dict[str, Callable[[nn.Sequential], Optimizer]] = {
     "sgd": lambda network: SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True),
     "adamw": lambda network: AdamW(network.parameters(), lr=0.01, fused=True),
     "muon": lambda network: Combined(
-        Muon([network[0].weight, network[4].weight], lr=0.02, weight_decay=0.1),  # type: ignore[list-item]
+        Muon([network[0].weight, network[4].weight], lr=0.02, weight_decay=0.1, fixed_norm=True),  # type: ignore[list-item]
         AdamW([p for p in network.parameters() if p.ndim == 1], lr=0.01, fused=True),
     ),
 }

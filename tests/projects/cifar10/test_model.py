@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from core.errors import UserError
 from core.optim import decay_groups
-from projects.cifar10.model import FastNet, Padding, ResidualBlock, ResNet, build_model
+from projects.cifar10.model import build_model
+from projects.cifar10.networks.fast import FastNet
+from projects.cifar10.networks.resnet import Padding, ResidualBlock, ResNet
 from projects.cifar10.synthetic import draw_images
 
 

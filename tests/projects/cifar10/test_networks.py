@@ -16,9 +16,10 @@ from core.vision.classification_export import classifier_spec
 from core.vision.network_file import load_network, save_network
 from core.vision.preprocessing import CenterSquare, ImageClassifier
 from projects.cifar10.config import MODELS
-from projects.cifar10.model import NETWORKS, ResNet, build_model, check_image_size
+from projects.cifar10.model import NETWORKS, build_model, check_image_size
 from projects.cifar10.networks.densenet import DenseNet
 from projects.cifar10.networks.lenet import LeNet
+from projects.cifar10.networks.resnet import ResNet
 from projects.cifar10.networks.vgg import Vgg11
 from projects.cifar10.networks.vit import VisionTransformer
 from projects.cifar10.synthetic import draw_images
