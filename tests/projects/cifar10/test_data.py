@@ -82,6 +82,17 @@ def test_every_epoch_and_every_seed_has_its_own_order_and_augmentation(make_fold
     assert not torch.equal(batches(other, epoch=0)[0][0], first[0][0])
 
 
+@pytest.mark.parametrize(("repeats", "times"), [(3, 3), (0, 10_000 // 12)])
+def test_few_images_are_shown_several_times_an_epoch_each_time_otherwise(
+    make_folder: MakeFolder, repeats: int, times: int
+) -> None:
+    config = settings(make_folder(train=4, val=3), "--repeats", repeats, "--batch-size", 12, "--crop-padding", 8)
+    shown = batches(config, epoch=0)
+    labels, images = torch.cat([labels for _, labels in shown]), torch.cat([images for images, _ in shown])
+    assert labels.bincount().tolist() == [4 * times] * 3
+    assert len(images.flatten(1).unique(dim=0)) > 24
+
+
 def test_evaluation_shows_every_image_once_in_order_and_as_it_is(make_folder: MakeFolder) -> None:
     config = settings(make_folder(train=4, val=7))
     data, accelerator = load_data(config, CPU), Accelerator(device="cpu", precision="fp32")
@@ -94,8 +105,13 @@ def test_evaluation_shows_every_image_once_in_order_and_as_it_is(make_folder: Ma
 
 
 def test_a_streamed_run_ends_bit_for_bit_as_the_resident_one(make_folder: MakeFolder, tmp_path: Path) -> None:
-    folder, endings = make_folder(train=10, val=3, test=3), []
+    folder, endings = make_folder(train=5, val=3, test=3), []
     for name in ("yes", "no"):
-        main([str(v) for v in ("--run-dir", tmp_path / name, "--data", folder, *TINY, "--resident", name)])
+        main(
+            [
+                str(v)
+                for v in ("--run-dir", tmp_path / name, "--data", folder, *TINY, "--resident", name, "--repeats", 2)
+            ]
+        )
         endings.append((forked.ending(tmp_path / name), forked.summary(tmp_path / name)))
     assert endings[0] == endings[1]
