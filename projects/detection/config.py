@@ -53,7 +53,7 @@ class Config(RunConfig):
         high=LARGEST_IMAGE_SIZE,
     )
     lr: float = option(0.0, "peak learning rate of AdamW; 0: 0.003 for small from scratch, else 0.0003", low=0)
-    backbone_lr: float = option(0.3, "a pretrained backbone's rate as a share of the head's", above=0, high=10)
+    backbone_lr: float = option(0.1, "a pretrained backbone's rate as a share of the head's", above=0, high=10)
     weight_decay: float = option(0.03, "weight decay of filters and matrices; none for biases and norms", low=0)
     warmup: float = option(0.05, "share of the training in which the rate rises", low=0, below=1)
     clip_norm: float | None = option(10.0, "largest norm of the whole gradient", above=0)
