@@ -44,11 +44,11 @@ class Config(RunConfig):
             "wide": {
                 "epochs": 8,
                 "repeats": 0,
-                "batch_size": 500,
+                "batch_size": 1000,
                 "optimizer": "muon",
                 "fixed_norm": True,
-                "lr": 0.12,
-                "momentum": 0.8,
+                "lr": 0.16,
+                "momentum": 0.7,
                 "weight_decay": 0.0,
                 "warmup": 0.0,
                 "label_smoothing": 0.2,
@@ -63,7 +63,7 @@ class Config(RunConfig):
         harmless=True,
     )
     epochs: int = option(24, "passes over the training data; fewer for easier data", low=1, harmless=True)
-    repeats: int = option(1, "how often an epoch shows each image; 0: up to 10,000 images in all", low=0, high=1000)
+    repeats: int = option(1, "how often an epoch shows each image; 0: so often that it has about 20,000", low=0, high=1000)
     batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
     model: str = option("wide", f"{', '.join(MODELS)} or timm:NAME; wide has settings of its own")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option(

@@ -49,7 +49,7 @@ CIFAR10 = RemoteFile(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     ),
 )
-_FEW_IMAGES = 10_000  # an epoch shows each of fewer images several times
+_FEW_IMAGES = 20_000  # an epoch shows each of fewer images several times
 _GPU_EVALUATION_PIXELS = 2048 * 32 * 32  # of a batch
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -82,7 +82,7 @@ def test_every_epoch_and_every_seed_has_its_own_order_and_augmentation(make_fold
     assert not torch.equal(batches(other, epoch=0)[0][0], first[0][0])
 
 
-@pytest.mark.parametrize(("repeats", "times"), [(3, 3), (0, 10_000 // 12)])
+@pytest.mark.parametrize(("repeats", "times"), [(3, 3), (0, 20_000 // 12)])
 def test_few_images_are_shown_several_times_an_epoch_each_time_otherwise(
     make_folder: MakeFolder, repeats: int, times: int
 ) -> None:
