@@ -63,7 +63,7 @@ class Config(RunConfig):
         harmless=True,
     )
     epochs: int = option(24, "passes over the training data; fewer for easier data", low=1, harmless=True)
-    repeats: int = option(1, "how often an epoch shows each image; 0: so often that it has about 20,000", low=0, high=1000)
+    repeats: int = option(1, "how often an epoch shows each image; 0: so that it has about 20,000", low=0, high=1000)
     batch_size: int = option(250, "images of one forward pass, over all ranks together", low=1)
     model: str = option("wide", f"{', '.join(MODELS)} or timm:NAME; wide has settings of its own")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option(
