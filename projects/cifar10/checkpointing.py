@@ -29,7 +29,7 @@ def checkpoint_stages(network: nn.Module, name: str) -> None:
         if isinstance(stages, nn.Sequential):
             setattr(network, attribute, CheckpointedStages(*stages))
             return
-    todo = "leave it out, or take fast, a resnet, alexnet, vgg11, densenet or vit-tiny"
+    todo = "leave it out, or take wide, fast, a resnet, alexnet, vgg11, densenet or vit-tiny"
     raise UserError("the network is no sequence of stages", f"--gradient-checkpointing with --model {name}", todo)
 
 

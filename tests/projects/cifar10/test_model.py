@@ -14,7 +14,7 @@ from projects.cifar10.networks.resnet import Padding, ResidualBlock, ResNet
 from projects.cifar10.synthetic import draw_images
 
 
-@pytest.mark.parametrize("name", ["fast", "resnet18", "resnet20", "timm:resnet10t"])
+@pytest.mark.parametrize("name", ["wide", "fast", "resnet18", "resnet20", "timm:resnet10t"])
 @pytest.mark.parametrize("num_classes", [2, 10])
 def test_every_network_gives_finite_logits_of_its_classes(name: str, num_classes: int) -> None:
     if name.startswith("timm:"):
@@ -101,9 +101,10 @@ def test_whitening_does_not_blow_up_flat_images() -> None:
     assert network(torch.ones(4, 3, 16, 16)).isfinite().all()
 
 
-def test_the_fast_networks_first_filters_do_not_change_in_training(images: Tensor) -> None:
+@pytest.mark.parametrize("gelu", [False, True])
+def test_the_fast_networks_first_filters_do_not_change_in_training(images: Tensor, gelu: bool) -> None:
     torch.manual_seed(0)
-    network = FastNet(10)
+    network = FastNet(10, gelu=gelu)
     network.whiten(images)
     before = {name: value.clone() for name, value in network.named_parameters()}
     optimizer = torch.optim.SGD(decay_groups(network, 0.1), lr=0.1, momentum=0.9)

@@ -25,7 +25,7 @@ def images(num: int) -> Tensor:
     return torch.randn(num, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["fast", "vgg11", "resnet20", "densenet"])
+@pytest.mark.parametrize("name", ["wide", "fast", "vgg11", "resnet20", "densenet"])
 def test_channels_of_no_weight_are_removed_without_a_change(name: str) -> None:
     torch.manual_seed(0)
     network = NETWORKS[name](10).eval()
@@ -58,7 +58,7 @@ def test_masked_weights_stay_zero_while_the_others_learn() -> None:
     assert set(network.state_dict()) == set(NETWORKS["fast"](10).state_dict())
 
 
-@pytest.mark.parametrize("name", ["fast", "resnet20", "vgg11", "vit-tiny"])
+@pytest.mark.parametrize("name", ["wide", "fast", "resnet20", "vgg11", "vit-tiny"])
 def test_checkpointed_stages_have_the_same_gradients_and_statistics_and_keep_less(name: str) -> None:
     config = parse_training(Config, TINY.split()).config
     data = load(config, torch.device("cpu"))
