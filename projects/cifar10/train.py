@@ -1,7 +1,7 @@
 """Trains the classifier: python -m projects.cifar10.train --data synthetic|cifar10|DIR.
 
-Recipe: SGD with Nesterov momentum under a one-cycle rate, label smoothing (Szegedy et al. 2016, arXiv 1512.00567),
-random crop, flip and cutout (DeVries and Taylor 2017, arXiv 1708.04552), averaged weights, test-time flip.
+Recipe: Muon, or SGD with Nesterov momentum under a one-cycle rate; label smoothing (Szegedy et al. 2016, arXiv
+1512.00567), random crop, flip and cutout (DeVries and Taylor 2017, arXiv 1708.04552), averaged weights, test-time flip.
 """
 
 from core.program import TrainCommand, answer_early, parse_training, run_training
