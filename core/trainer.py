@@ -38,14 +38,18 @@ Evaluate = Callable[[], Mapping[str, float]]
 
 
 class Monitor(NamedTuple):
-    """The number of `evaluate` that tells which checkpoint is best."""
+    """The number of `evaluate` that tells which checkpoint is best.
+
+    takes_last: the newest is, whatever the number: where too few samples are evaluated to tell checkpoints apart.
+    """
 
     name: str
     larger_is_better: bool
+    takes_last: bool = False
 
     def better(self, new: float, old: float | None) -> bool:
         """Whether a value is as good as the best so far; of equals the later is kept, which has trained for longer."""
-        return old is None or (new >= old if self.larger_is_better else new <= old)
+        return old is None or self.takes_last or (new >= old if self.larger_is_better else new <= old)
 
 
 def fit(

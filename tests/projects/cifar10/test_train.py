@@ -82,12 +82,20 @@ def test_every_recipe_runs_to_the_end_with_falling_rate(recipe: list[str], tmp_p
     assert 0 <= rates[-1] < max(rates) <= 0.002
 
 
-def test_the_summary_is_of_the_step_that_was_best_in_validation(tmp_path: Path) -> None:
-    main("--model", "fast", "--ema", "0.5", "--run-dir", tmp_path / "run")
+@pytest.mark.parametrize("few", [10, 500])
+def test_the_summary_is_of_the_step_that_was_best_in_validation_or_of_the_last_where_that_is_small(
+    few: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projects.cifar10.train._FEW_IMAGES", few)
+    main("--model", "fast", "--ema", "0.5", "--epochs", 4, "--lr", 2, "--run-dir", tmp_path / "run")
     numbers = summary(tmp_path / "run")
     accuracies = {line["step"]: line["val/accuracy"] for line in read_metrics(tmp_path / "run") if "val/loss" in line}
     assert numbers["steps"] == max(accuracies)
-    assert numbers["best_val_accuracy"] == max(accuracies.values()) == accuracies[numbers["best_step"]]
+    assert numbers["best_val_accuracy"] == accuracies[numbers["best_step"]]
+    if few == 10:
+        assert numbers["best_val_accuracy"] == max(accuracies.values())
+    else:
+        assert numbers["best_step"] == numbers["steps"]
     assert numbers["num_test"] == 20
     assert round(20 * numbers["test_accuracy"], 6).is_integer()
 
