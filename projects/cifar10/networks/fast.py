@@ -22,7 +22,7 @@ class FastNet(nn.Module):
     The whitening filters are computed from training pictures by `whiten` and then stay as they are, so that no
     gradient has to go back through the largest activations. The other filters begin as the identity on their first
     channels (Dirac), the rest of them as PyTorch's default. gelu: GELU in place of ReLU, and a bias of the whitening
-    filters, which is learned.
+    filters that is learned, for whose sake gradients do go back that far.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = (32, 96, 192), *, gelu: bool = False) -> None:
