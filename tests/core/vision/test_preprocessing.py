@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -48,6 +49,8 @@ def test_the_exported_graph_agrees_at_every_size(shift: bool, tmp_path: Path) ->
     classifier = ImageClassifier(network, square, test_flip=True, test_shift=shift)
     spec = classifier_spec(classifier, "image classification", None, num_classes=5)
     save_graph(spec, tmp_path / "x.onnx")
+    nodes = [node.op_type for node in onnx.load(str(tmp_path / "x.onnx")).graph.node]
+    assert nodes.count("Conv") == 1, "all views go through one network"
     spec = replace(spec, parity_inputs=[*spec.parity_inputs, *((noise_images(*size),) for size in SIZES)])
     for _, results, expected in run_both(spec, tmp_path / "x.onnx"):
         np.testing.assert_allclose(results[0], expected[0], atol=1e-5)
