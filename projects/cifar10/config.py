@@ -26,6 +26,7 @@ class Config(RunConfig):
         "log_every": 10,
     }
     defaults_for: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "optimizer": {"adam": {"lr": 0.002}, "adamw": {"lr": 0.002}},
         "data": {
             "synthetic": {"model": "fast", "epochs": 4},
             "digits": {
@@ -69,7 +70,7 @@ class Config(RunConfig):
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option(
         "sgd", "SGD with Nesterov momentum, Adam, AdamW, or Muon with AdamW for the head, norms and biases"
     )
-    lr: float = option(0.35, "peak learning rate (Adam and AdamW want about 0.002, Muon 0.02)", above=0)
+    lr: float = option(0.35, "peak learning rate (Muon wants about 0.02 without --fixed-norm)", above=0)
     fixed_norm: bool = option(False, "keep filters at the norm of an orthogonal matrix; of Muon, where norms follow")
     momentum: float = option(0.85, "momentum of SGD and Muon", low=0, below=1)
     weight_decay: float = option(0.0006, "weight decay of filters and matrices; none for biases and norms", low=0)
