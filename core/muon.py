@@ -66,7 +66,7 @@ class Muon(Optimizer):
         # A tall matrix of orthonormal columns has shorter rows than a square one; this evens them out.
         scale = 0.2 * max(rows, columns) ** 0.5 if self._match_adam else max(1.0, rows / columns) ** 0.5
         moves = directions.view_as(ahead) * (scale * group["lr"])
-        keep = torch.full((len(weights),), 1.0, device=moves.device) - group["lr"] * group["weight_decay"]
+        keep = torch.ones(len(weights), device=moves.device) - group["lr"] * group["weight_decay"]
         if self._fixed_norm:
             keep = keep * rows**0.5 / torch.stack(torch._foreach_norm(weights))
         if self.found_inf is not None:

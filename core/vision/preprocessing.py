@@ -91,7 +91,7 @@ def views_of(images: Tensor, *, flip: bool, shift: bool) -> list[Tensor]:
 def mean_probabilities(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
     """The mean of the probabilities that a network gives to views [N, 3, S, S]: float32 [N, num_classes]. All views are
     one batch, so that an exported graph holds the network once."""
-    probabilities: Any = network(torch.cat([*views])).float().softmax(1)
+    probabilities: Any = network(torch.cat(list(views))).float().softmax(1)
     mean: Tensor = probabilities.unflatten(0, (len(views), -1)).mean(0)
     return mean
 

@@ -49,7 +49,7 @@ CIFAR10 = RemoteFile(
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     ),
 )
-_FEW_IMAGES = 20_000  # an epoch shows each of fewer images several times
+_EPOCH_IMAGES = 20_000  # with --repeats 0 an epoch shows each of fewer images several times
 _MOST_EVALUATED = 500  # in a batch on a CPU, where more are no faster and want memory
 _GPU_EVALUATION_PIXELS = 2048 * 32 * 32  # of a batch
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -99,7 +99,7 @@ def load_data(config: Config, device: torch.device) -> Data:
 def training_loader(data: Data, config: Config, accelerator: Accelerator) -> Loader[Batch]:
     """Shuffled, augmented batches. An image is mirrored in every other epoch, so that two epochs show both sides of it
     (Jordan 2024, arXiv 2404.00498, section 3.6)."""
-    num = len(data.train) * (config.repeats or max(1, _FEW_IMAGES // len(data.train)))
+    num = len(data.train) * (config.repeats or max(1, _EPOCH_IMAGES // len(data.train)))
     order = Order(num, config.batch_size, config.seed, world=accelerator.world)
     size, padding = config.image_size, config.crop_padding
     highs = (2 * padding + 1, 2 * padding + 1, 1, size, size)

@@ -65,6 +65,8 @@ def hide_ignored(images: Tensor, targets: Targets) -> Tensor:
 
     For losses that know no ignored boxes, and would learn as background what is in them.
     """
+    if not targets.ignored.any():
+        return images
     ignored, others = (_covered(targets.boxes, chosen, images) for chosen in (targets.ignored, targets.counted))
     return images.masked_fill((ignored & ~others)[:, None], 0.0)
 
